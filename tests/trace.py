@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(relay.__file__).parent
 ARRIVAL = "server/worker/delivery/stream.py"
-ROOTS = {ARRIVAL, "server/worker/process/turn.py"}
+ROOTS = {ARRIVAL, "server/worker/process/loop/turn.py"}
 """Callbacks of the loop that belong to an operation: a client's bytes, and the turn. Periodic work
 of a worker does not, nor a turn that was due before the bytes arrived.
 """

@@ -42,7 +42,7 @@ from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.pages import Pages
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.member.subscription import Subscription
-from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.process.messaging.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Reader
 from relay.wire.connection import Connection

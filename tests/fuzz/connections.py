@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.server.control.http_server import HttpServer, Request, Response
 from relay.server.sources import named_by, source_of
-from relay.server.worker.process import proxy_header
+from relay.server.worker.process.accepting import proxy_header
 from relay.wire.events import HandshakeCompleted
 from relay.wire.messages import TICKET_BYTES_MAX
 from relay.wire.tickets import ClientTicket

@@ -71,7 +71,7 @@ def _with_parts(change: Callable[[WorkerParts], None]) -> None:
 
 def stop_before_publish(planting: Planting) -> None:
     """The home stops after COMMIT, before anybody is notified."""
-    from relay.server.worker.process.stores import Stores
+    from relay.server.worker.process.storage.stores import Stores
     from relay.store.sqlite import SqlitePartition
 
     open_partition = Stores.open_partition
@@ -230,7 +230,7 @@ OBSERVED = ("bus_repairs", "pages_read")
 
 def observe(planting: Planting) -> None:
     """Not a fault: each worker writes its counters to MARKER.BOOT.GENERATION.json, as it beats."""
-    from relay.server.worker.process.status import WorkerStatus
+    from relay.server.worker.process.reporting.status import WorkerStatus
 
     beat = WorkerStatus.beat
     path = planting.marker.with_name(

@@ -36,8 +36,8 @@ from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
-from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
+from relay.server.worker.process.loop.collector import Collector
 from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.periodic import attempt
 from relay.settings import Accounts, Retention, Server, Settings, Store

@@ -17,7 +17,7 @@ import pytest
 
 from relay import BlockingClient
 from relay.client.errors import ClientError
-from relay.server.worker.process.proxy_header import SIGNATURE
+from relay.server.worker.process.accepting.proxy_header import SIGNATURE
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, wait_until
 from tests.support.given_socket import GivenSocket
 from tests.system.test_ctl import asked, status_of

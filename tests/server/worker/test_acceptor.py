@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import pytest
 
 from relay.server.sources import Proxies
-from relay.server.worker.process.acceptor import (
+from relay.server.worker.process.accepting.acceptor import (
     ACCEPTS_PER_PAUSE,
     EXHAUSTED_PAUSE_S,
     Acceptor,
@@ -212,7 +212,7 @@ async def test_few_are_accepted_while_another_worker_starts() -> None:
 
 async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not known to admission yet, and must not block others."""
-    monkeypatch.setattr("relay.server.worker.process.acceptor.PROXY_HEADER_S", 600.0)
+    monkeypatch.setattr("relay.server.worker.process.accepting.acceptor.PROXY_HEADER_S", 600.0)
     loop = asyncio.get_running_loop()
     met = asyncio.Event()
 

@@ -10,7 +10,7 @@ from relay.chat.entries import NO_EPOCH, submission
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests as rooms
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.envelopes import Join, Joined, Members
 from relay.wire.envelopes import Who as AskWho

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.server.worker.process.balance import SETTLE_S, SLACK, Balance
+from relay.server.worker.process.accepting.balance import SETTLE_S, SLACK, Balance
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 

@@ -47,7 +47,7 @@ from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.rush import Rush
-from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
+from relay.server.worker.process.storage.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode

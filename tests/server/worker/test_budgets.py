@@ -21,7 +21,7 @@ from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.session import Session
-from relay.server.worker.process import disk_reserve
+from relay.server.worker.process.storage import disk_reserve
 from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Done, Error, Join, Members, Refused, Room, Send, Welcome, Who

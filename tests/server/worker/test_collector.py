@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.server.worker.process import collector
-from relay.server.worker.process.collector import Collector
+from relay.server.worker.process.loop import collector
+from relay.server.worker.process.loop.collector import Collector
 
 
 class _Node:

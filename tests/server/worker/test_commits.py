@@ -23,7 +23,7 @@ from relay.server.worker.home.commits import (
     Commits,
 )
 from relay.server.worker.home.submissions import GROUP_MIN, Waiting
-from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.process.messaging.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.errors import StoreCorrupt
 from relay.store.log import Outcome, Partition, Repeated, Stored

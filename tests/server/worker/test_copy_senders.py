@@ -9,7 +9,7 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.copies import Copies
-from relay.server.worker.process.copy_sender import CopySenders
+from relay.server.worker.process.messaging.copy_sender import CopySenders
 from tests.support.workers import Cluster
 
 NAMES = ("ann", "ann", "bob")

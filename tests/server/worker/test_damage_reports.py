@@ -7,7 +7,7 @@ import pytest
 from relay.server.worker.damaged_logs import REPORTED_MAX, REPORTED_S, DamagedLogs
 from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.routes import Routes
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.stored import damage_of
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Reader

@@ -23,7 +23,7 @@ from relay.chat.rooms import shown
 from relay.chat.rooms.events import Kind
 from relay.server.worker.connection import listings
 from relay.server.worker.connection.requests import room_lists
-from relay.server.worker.process.administration import DAMAGED, Administration
+from relay.server.worker.process.admin.operator_requests import DAMAGED, Administration
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import SEQ_BITS, SEQ_MASK
 from relay.wire.codes import ErrorCode

@@ -11,8 +11,8 @@ from typing import cast
 import psutil
 import pytest
 
-from relay.server.worker.process.indexing import GATHER_S, KEPT_ENTRIES, Indexing
 from relay.server.worker.process.main import TICK_S
+from relay.server.worker.process.storage.indexing import GATHER_S, KEPT_ENTRIES, Indexing
 from relay.store.file.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from tests.support.cluster import DEADLINE_S
@@ -79,7 +79,7 @@ def open_files() -> set[Path]:
 @pytest.fixture(autouse=True)
 def _long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice does all that there is, also on a busy machine: its time is of the wall clock."""
-    monkeypatch.setattr("relay.server.worker.process.indexing.SLICE_S", DEADLINE_S)
+    monkeypatch.setattr("relay.server.worker.process.storage.indexing.SLICE_S", DEADLINE_S)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_the_first_message_is_indexed_at_once_and_those_behind_it_together(
 def test_what_a_slice_was_too_short_for_does_not_wait(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.server.worker.process.indexing.SLICE_S", 0.0)
+    monkeypatch.setattr("relay.server.worker.process.storage.indexing.SLICE_S", 0.0)
     followed.say(1)
     for _ in range(3):
         followed.tick(TICK_S)

@@ -15,7 +15,7 @@ from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Sub
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.home.names import NameRegistry, Verdict
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Hello, Welcome, Who

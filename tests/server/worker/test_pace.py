@@ -14,7 +14,7 @@ from relay.limit_settings import Limits
 from relay.server.worker.connection.budgets.admission import LOGINS_MANY
 from relay.server.worker.connection.connections import LOGINS_PAUSE_S
 from relay.server.worker.connection.schedule import SLICE_S
-from relay.server.worker.process.pace import (
+from relay.server.worker.process.loop.pace import (
     DECREASE,
     DELIVERIES_FOR_LOGINS,
     HEAVY_MIN,

@@ -16,7 +16,7 @@ from relay.server.worker.home.publishing import Interest, Publishing
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages
-from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.process.messaging.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Repeated
 from relay.wire.envelopes import Join, Live, Send

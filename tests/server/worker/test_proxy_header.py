@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.server.worker.process.proxy_header import (
+from relay.server.worker.process.accepting.proxy_header import (
     FIXED_BYTES,
     REST_BYTES_MAX,
     BadHeader,

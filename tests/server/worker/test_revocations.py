@@ -22,7 +22,7 @@ from relay.server.worker.home.revocations import Revocations, RevokedDevices
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.claims import Claims, Grant
 from relay.server.worker.member.routes import Routes
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget

@@ -15,8 +15,8 @@ from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.requests.search import READ_PER_TURN
 from relay.server.worker.member.reply import Reply
-from relay.server.worker.process import indexing, searches
 from relay.server.worker.process.main import TICK_S
+from relay.server.worker.process.storage import indexing, searches
 from relay.store.search import files
 from relay.store.search.finder import Found as Found_
 from relay.wire.codes import ErrorCode

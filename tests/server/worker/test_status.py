@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from relay.server.scoreboard import Scoreboard
-from relay.server.worker.process.status import WorkerStatus
+from relay.server.worker.process.reporting.status import WorkerStatus
 
 
 def test_the_connections_of_the_others() -> None:

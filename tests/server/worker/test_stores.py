@@ -1,4 +1,4 @@
-"""relay.server.worker.process.stores: opening a worker's partitions, and their checkpoints."""
+"""relay...process.storage.stores: opening the partitions of a worker, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.server.scoreboard import Scoreboard
 from relay.server.settings.live import LiveSettings
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.home.partitions import OwnPartitions
-from relay.server.worker.process.stores import Stores
+from relay.server.worker.process.storage.stores import Stores
 from relay.settings import Settings, Store
 from relay.store.errors import NotTheWriter, StoreCorrupt
 from relay.store.file.checkpoint import WAL_PAGES_MAX

@@ -15,7 +15,7 @@ from relay.server.worker.home.submissions import (
     Waiting,
 )
 from relay.server.worker.member.window import QUANTUM
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 
 FIFTY_A_SECOND = 50

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.server.worker.process.waiting_processes import LOADAVG, WaitingProcesses
+from relay.server.worker.process.loop.waiting_processes import LOADAVG, WaitingProcesses
 
 OWN = "/system.slice/relay.service"
 

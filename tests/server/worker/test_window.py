@@ -14,7 +14,7 @@ from relay.server.worker.member.window import (
     Run,
     Window,
 )
-from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.process.messaging.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
 SIZE = 250

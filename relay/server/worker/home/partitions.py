@@ -61,7 +61,7 @@ class OwnPartitions:
         self.committing: set[int] = set()
         """Partitions in which a commit or a removal is under way."""
         self.paused = False
-        """True while a backup takes its snapshots: no commit is begun (``process/commit_pause``).
+        """True while a backup takes its snapshots: no commit is begun (``admin/commit_pause``).
         """
         self.troubles: dict[int, str] = {}
         """Partitions that cannot be opened or written, with the reasons. Each is logged once, not

@@ -62,11 +62,11 @@ from relay.server.worker.member.receive import FromHomes
 from relay.server.worker.member.repair import Repair
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.member.subscriptions import Following
-from relay.server.worker.process.bus_dispatcher import BusDispatcher
-from relay.server.worker.process.copy_sender import CopySenders
-from relay.server.worker.process.own_home import OwnHome, OwnHomeStep
+from relay.server.worker.process.loop.turn import Turn
+from relay.server.worker.process.messaging.bus_dispatcher import BusDispatcher
+from relay.server.worker.process.messaging.copy_sender import CopySenders
+from relay.server.worker.process.messaging.own_home import OwnHome, OwnHomeStep
 from relay.server.worker.process.parts import WorkerParts
-from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.stored import stored_entry
 from relay.server.worker.wakeup import Alarm, Wakeup

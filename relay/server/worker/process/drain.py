@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.server.worker.connection.connections import Connections
-    from relay.server.worker.process.acceptor import Acceptor
-    from relay.server.worker.process.turn import Turn
+    from relay.server.worker.process.accepting.acceptor import Acceptor
+    from relay.server.worker.process.loop.turn import Turn
 
 CLOSES_PER_TURN: Final = 200
 STEP_S: Final = 0.02

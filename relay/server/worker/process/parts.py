@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.home.parts import HomeParts
     from relay.server.worker.member.parts import MemberParts
-    from relay.server.worker.process.bus_dispatcher import BusDispatcher
-    from relay.server.worker.process.own_home import OwnHome
-    from relay.server.worker.process.turn import Turn
+    from relay.server.worker.process.loop.turn import Turn
+    from relay.server.worker.process.messaging.bus_dispatcher import BusDispatcher
+    from relay.server.worker.process.messaging.own_home import OwnHome
     from relay.server.worker.wakeup import Wakeup
 
 Gauges = dict[str, Callable[[], int]]

@@ -9,8 +9,8 @@ from relay.server import logs
 from relay.server.worker.connection.stages import Stage
 
 if TYPE_CHECKING:
-    from relay.server.worker.process.disk_reserve import DiskReserve
     from relay.server.worker.process.parts import WorkerParts
+    from relay.server.worker.process.storage.disk_reserve import DiskReserve
     from relay.settings import Settings
 
 SESSIONS_PER_SLICE: Final = 100

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from relay.chat.partition import partition_of
 from relay.server.system.threads import started_pool
 from relay.server.worker.home.room_rules import RoomRules
-from relay.server.worker.process.indexing import Indexing
-from relay.server.worker.process.searches import Searches
+from relay.server.worker.process.storage.indexing import Indexing
+from relay.server.worker.process.storage.searches import Searches
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.file.checkpoint import Checkpointer
 from relay.store.file.created import note_created

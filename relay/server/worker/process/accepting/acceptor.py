@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
 from relay.server.sources import UNIX, Proxies, named_by
-from relay.server.worker.process import proxy_header
+from relay.server.worker.process.accepting import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay.server.worker.member import repair as repairing
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.server.worker.process.pace import Pace
+from relay.server.worker.process.loop.pace import Pace
 from relay.server.worker.wakeup import FAR
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.parts import HomeParts
     from relay.server.worker.member.parts import MemberParts
-    from relay.server.worker.process.own_home import OwnHomeStep
+    from relay.server.worker.process.messaging.own_home import OwnHomeStep
     from relay.server.worker.wakeup import Alarm, Wakeup
 
 BLOCKED_RETRY_S: Final = 0.001

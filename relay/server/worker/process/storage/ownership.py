@@ -12,7 +12,7 @@ from relay.store.errors import NotTheWriter
 if TYPE_CHECKING:
     from relay.server.scoreboard import Scoreboard
     from relay.server.worker.process.parts import WorkerParts
-    from relay.server.worker.process.stores import Stores
+    from relay.server.worker.process.storage.stores import Stores
 
 BOOT_LOCK_S: Final = 20.0
 """How long a new home waits for the locks of the previous one, which the kernel is ending."""

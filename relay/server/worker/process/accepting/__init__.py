@@ -1,0 +1,1 @@
+"""Which connections a worker accepts, whom they are from, and which clients it sends to others."""

@@ -1,0 +1,1 @@
+"""Messages between homes and members: by the bus, and inside this worker."""
