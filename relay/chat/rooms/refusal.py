@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Final
 
 
 class Reason(Enum):
@@ -34,6 +35,13 @@ class Reason(Enum):
     """The room has reached a limit."""
     DAMAGED = auto()
     """Its stored data is damaged."""
+
+
+OF_RIGHTS: Final = frozenset({
+    Reason.BANNED, Reason.KICKED_OUT, Reason.MUTED, Reason.MEMBERS_ONLY, Reason.READ_ONLY,
+    Reason.NOT_ALLOWED,
+})  # fmt: skip
+"""Refused for lack of rights: an operator might be allowed."""
 
 
 class Refused(Exception):

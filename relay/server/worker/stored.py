@@ -7,7 +7,7 @@ refused (``member.damage``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from relay.chat.rooms import state as rooms
@@ -67,13 +67,22 @@ def damage_of(name: str, unread: set[int]) -> LogDamaged:
     return LogDamaged(name, f"entry {min(unread)} cannot be read")
 
 
-def stored_room(name: str, state: bytes) -> Room:
-    """Unpack the state of a room.
+def _unpacked(_: str, state: bytes) -> Room:
+    return rooms.unpack(state)
+
+
+def stored_room(name: str, state: bytes, unpack: Callable[[str, bytes], Room] = _unpacked) -> Room:
+    """Return the room in a packed state.
+
+    Args:
+        name: of the room.
+        state: the bytes.
+        unpack: unpacks them, or finds them unpacked (``home.unpacked_rooms``).
 
     Raises:
         LogDamaged: the bytes are not a valid state.
     """
     try:
-        return rooms.unpack(state)
+        return unpack(name, state)
     except EnvelopeError as error:
         raise LogDamaged(name, f"its state cannot be read: {error}") from None

@@ -24,10 +24,11 @@ from relay.chat.accounts import (
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
-from relay.server.worker.error_codes import code_of
+from relay.server.worker.error_codes import NOT_CONFIRMED, code_of
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.names import Verdict
+from relay.server.worker.home.operators import Confirmed
 from relay.server.worker.home.requesters import may_still_ask
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -198,8 +199,12 @@ class AccountsHome(LogChanges[_Decided]):
         if decided.event is None:
             self._repeated(asked, request, before, decided.data)
             return
-        if not may_still_ask(before, request, ask, self._operators):
+        still = may_still_ask(before, request, ask, self._operators)
+        if still is Confirmed.NO:
             asked.refuse(ErrorCode.KEY_REFUSED, "the rights of the requester have ended")
+            return
+        if still is Confirmed.UNKNOWN:
+            asked.refuse(ErrorCode.UNAVAILABLE, NOT_CONFIRMED)
             return
         entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
         if isinstance(request, requests.Register):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.partition import PARTITIONS
-from relay.server.worker.error_codes import ROOM_CODES
+from relay.server.worker.error_codes import room_code
 from relay.server.worker.home.permissions import refused
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
@@ -127,7 +127,9 @@ class Commit:
                 case UnknownOutcome():
                     port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
                 case Denied(refused=denied):
-                    port.send(Refused(tag, int(ROOM_CODES[denied.reason]), 0, denied.text))
+                    code = room_code(denied.reason, unconfirmed=waiting.unconfirmed)
+                    retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
+                    port.send(Refused(tag, int(code), retry_ms, denied.text))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason, limit=limit):

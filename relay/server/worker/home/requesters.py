@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts import requests
+from relay.server.worker.home.operators import Confirmed
 
 if TYPE_CHECKING:
     from relay.bus.messages import Ask
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 def may_still_ask(
     account: Account | None, request: Request, ask: Ask, operators: Operators
-) -> bool:
-    """Return True if a device that requested a change may still do so.
+) -> Confirmed:
+    """Return whether a device that requested a change may still do so.
 
     It was allowed when it asked, but a decision in between may have removed the device or revoked
     operator rights. A request that was waiting behind such a decision must not restore them, and
@@ -31,8 +32,8 @@ def may_still_ask(
     # signed by a key that is about to become a device
     new = isinstance(request, requests.Register | requests.Enrol | requests.Bind | requests.Release)
     if new or not ask.key_id:
-        return True
+        return Confirmed.YES
     if account is None or ask.by != account.handle:
         return operators.confirms(ask.by, ask.root)
     allowed = account.operator or type(request) in requests.OF_DEVICES
-    return allowed and account.may_ask(ask.key_id)
+    return Confirmed.YES if allowed and account.may_ask(ask.key_id) else Confirmed.NO

@@ -22,6 +22,7 @@ from relay.chat.rooms.rights import (
 )
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of, place
+from relay.server.worker.home.unpacked_rooms import UnpackedRooms
 from relay.store.log import Denied
 from relay.store.rules import Kept, Rules
 from relay.store.state import LogEnd
@@ -35,6 +36,8 @@ class RoomRules(Rules):
     def __init__(self, *, anyone_creates: bool) -> None:
         """Create. ``anyone_creates``: False if only operators create rooms."""
         self.anyone_creates = anyone_creates
+        self.unpacked = UnpackedRooms()
+        """The states of rooms."""
 
     def before(
         self, log: LogEnd, submission: Submission, target: Entry | None
@@ -43,7 +46,7 @@ class RoomRules(Rules):
         if not names.is_room(submission.log):
             return None
         actor = Actor(submission.sender, submission.root, submission.operator)
-        room = _room(log)
+        room = self._room(submission.log, log)
         if target is not None and target.seq <= room.floor:
             # the target belongs to an earlier room of this name
             return Denied(Refused(Reason.NO_SUCH_ENTRY))
@@ -67,14 +70,14 @@ class RoomRules(Rules):
         if log.id == 0 or not names.is_room(submission.log):
             return None
         actor = Actor(submission.sender, submission.root, submission.operator)
-        refused = disclosure_refusal(_room(log), actor)
+        refused = disclosure_refusal(self._room(submission.log, log), actor)
         return None if refused is None else Denied(refused)
 
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:
         """See ``Rules``."""
         if submission.content_type != events.CONTENT_TYPE:
             return None
-        room = _room(log)
+        room = self._room(submission.log, log)
         if submission.producer != place(submission.log, room.version):
             return Denied(Refused(Reason.CHANGED))  # decided on a state that is not the last one
         event = events.unpack(submission.body)
@@ -82,11 +85,12 @@ class RoomRules(Rules):
         begins = isinstance(event, events.Created) and log.id != 0
         guarded = not after.everybody_writes
         roles = rooms.role_changes(room, after)
-        return Kept(rooms.pack(after), after, guarded, after.due_ms, begins, roles)
+        packed = rooms.pack(after)
+        self.unpacked.note(submission.log, packed, after)  # whether it is committed or not
+        return Kept(packed, after, guarded, after.due_ms, begins, roles)
 
-
-def _room(log: LogEnd) -> Room:
-    found = log.state
-    if not isinstance(found, Room):
-        found = log.state = rooms.unpack(log.packed_state)
-    return found
+    def _room(self, name: str, log: LogEnd) -> Room:
+        found = log.state
+        if not isinstance(found, Room):
+            found = log.state = self.unpacked.of(name, log.packed_state)
+        return found

@@ -24,7 +24,7 @@ from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
-from relay.server.worker.error_codes import ROOM_CODES, code_of
+from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES, code_of, room_code
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.room_entries import entry_of, redaction_of
 from relay.server.worker.stored import stored_entry, stored_room
@@ -88,7 +88,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def _decide(self, asked: PendingRequest) -> None:
         ask = asked.ask
         name = ask.log
-        actor = self._operators.actor(ask)
+        actor, unconfirmed = self._operators.actor(ask)
         try:
             request, seen = requests.unpack(ask.content)
             room, head = self._room(name)
@@ -108,7 +108,8 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone, own)
             event = decide.decide(room, request, context)
         except RoomRefused as refused:
-            asked.refuse(ROOM_CODES[refused.reason], refused.text)
+            code = room_code(refused.reason, unconfirmed=unconfirmed)
+            asked.refuse(code, NOT_CONFIRMED if code == ErrorCode.UNAVAILABLE else refused.text)
             return
         except EnvelopeError as error:
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))
@@ -130,7 +131,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def _room(self, name: str) -> tuple[Room, int]:
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
-        return stored_room(name, packed), head
+        return stored_room(name, packed, self._rules.unpacked.of), head
 
     def _own_event(self, ask: Asked, seq: int) -> Event | None:
         """Return the event of an entry of a room if the device that asks has made it."""

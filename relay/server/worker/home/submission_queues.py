@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.home.commits import RunningCommits
-from relay.server.worker.home.operators import Operators
+from relay.server.worker.home.operators import Confirmed, Operators
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import QUEUED_BYTES_MAX, Submissions, Waiting, refuse
 from relay.wire.codes import ErrorCode
@@ -69,9 +69,12 @@ class SubmissionQueues:
             return
         extra, revoked = submission.extra, self.revoked
         assert extra is None or len(run) == 1
-        if submission.operator and not self.operators.confirms(submission.sender, submission.root):
-            for waiting in run:
-                waiting.submission = waiting.submission._replace(operator=False)
+        if submission.operator:
+            confirmed = self.operators.confirms(submission.sender, submission.root)
+            if confirmed is not Confirmed.YES:
+                for waiting in run:
+                    waiting.submission = waiting.submission._replace(operator=False)
+                    waiting.unconfirmed = confirmed is Confirmed.UNKNOWN
         if extra is not None and extra.origin_seq:
             pass  # accepted before; the sender may have left since
         elif revoked.devices and revoked.has(submission.sender, submission.key_id):

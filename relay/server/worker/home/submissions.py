@@ -76,7 +76,7 @@ SYSTEM: Final = int(Kind.SYSTEM)
 class Waiting:
     """A submission that waits for its commit, and where its answer goes."""
 
-    __slots__ = ("heavy", "port", "submission", "tag")
+    __slots__ = ("heavy", "port", "submission", "tag", "unconfirmed")
 
     def __init__(self, port: Port, tag: int, submission: Submission, heavy: bool = False) -> None:
         self.port = port
@@ -84,6 +84,8 @@ class Waiting:
         self.submission = submission
         self.heavy = heavy
         """Part of much that its producer has sent, even if it comes here in small pieces."""
+        self.unconfirmed = False
+        """True if its sender may be an operator, which cannot be read now (``operators``)."""
 
 
 @final

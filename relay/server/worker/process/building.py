@@ -184,7 +184,7 @@ def _build_home(
     )
     followers = Followers(partitions, interest)
     notes = CommitNotes(time.time_ns)
-    operators = Operators(needs.reader_of)
+    operators = Operators(needs.reader_of, damaged)
     queues = SubmissionQueues(followers.attached, wakeup.request, operators)
     writer = Writer(
         partitions,
