@@ -69,7 +69,7 @@ def _wanted() -> bool:
 
 
 def _check_tools() -> None:
-    """Say in one line what is missing, instead of what setuptools would."""
+    """Report in one line what is missing; setuptools would need many."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     header = Path(sysconfig.get_path("include")) / "Python.h"
     for found, what in (

@@ -185,15 +185,15 @@ async def _client(port: int) -> None:
 
 
 def by_package(files: list[str]) -> dict[str, int]:
-    """Return the number of files by package; of the server, by subpackage."""
+    """Return the number of files by package; of the server and of a worker, by subpackage."""
     return dict(sorted(Counter(map(_package, files)).items()))
 
 
 def _package(file: str) -> str:
-    _, *packages, _ = ("", *file.split("/"))
-    if not packages:
-        return "relay"
-    return packages[-1] if packages[0] == "server" else packages[0]
+    packages = file.split("/")[:-1]
+    if packages[:2] == ["server", "worker"]:
+        packages = packages[1:]
+    return next(iter(packages[1:2] or packages), "relay")
 
 
 def main() -> None:

@@ -66,8 +66,9 @@ UNDECIDED: Final = 2**32
 class Entry(NamedTuple):
     """A committed message, as every reader of the log sees it.
 
-    This is the only list of an entry's fields, in the order in which store, bus and wire pack them,
-    each with its check. All other lists are derived from it.
+    This is the list of an entry's fields, in the order in which store, bus and wire pack them, each
+    with its check. Other lists are derived from it, except those of the quick checks on the data
+    path (``wire.packing``, ``bus.packing``): tests/test_quick_checks.py compares them.
     """
 
     log: LogName

@@ -1,1 +1,1 @@
-"""The server: a supervisor that forks a key agent and workers."""
+"""The server: a supervisor that forks a control process, a key agent and workers."""

@@ -25,7 +25,7 @@ from relay.errors import EnvelopeError
 from relay.store.examine import Controls
 from relay.wire.device_keys import verify
 
-OTHER_STATE: Final = "its stored state is not what its entries say"
+OTHER_STATE: Final = "its stored state contradicts its entries"
 
 
 def meaningless(logs: Iterable[Controls]) -> list[tuple[str, str]]:

@@ -200,7 +200,7 @@ class SendCipher(_Direction):
         return self._sealed(padded.head, padded.inner)
 
     def _sealed(self, head: bytes, inner: bytes) -> bytes:
-        """The only place that uses a nonce."""
+        """Seal with the next nonce: no other function uses one for sealing."""
         if self._generation != fork.forks:
             raise ForkedConnection
         sequence = self.sequence

@@ -350,7 +350,7 @@ def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: P
     changed(data, "kitchen", hidden)
     found = ran("check", "--data", data, code=1)
     assert "  @alice is damaged: entry 1: a link with a wrong signature\n" in found.stdout
-    assert "  kitchen is damaged: its stored state is not what its entries say\n" in found.stdout
+    assert "  kitchen is damaged: its stored state contradicts its entries\n" in found.stdout
     assert "relay: 2 accounts, invitations or rooms are damaged" in found.stderr
     lines = map(json.loads, ran("check", "--json", "--data", data, code=1).stdout.splitlines())
     assert {log for line in lines for log in line.get("damaged", {})} == {"@alice", "kitchen"}

@@ -1,7 +1,7 @@
 """Queries about device chains: one at a time, repeated while the server is busy. No I/O.
 
-A server that answers BUSY or UNAVAILABLE says nothing about anybody's devices. So the query is
-repeated when the server says, for as long as a request whose caller gives no time of his own
+BUSY and UNAVAILABLE are no answers about anybody's devices. So the query is repeated after the time
+that the server gives, for as long as a request whose caller gives no time of his own
 (``requests.RETRY_S``). After BUSY nothing else is asked until then: it is this client who asks for
 too much, or everybody. After UNAVAILABLE, which is one account's, the others have their turn.
 """

@@ -1,1 +1,1 @@
-"""The control process: metrics for Prometheus and health checks, off the data path."""
+"""The control process: metrics, health checks and ``relay ctl``, off the data path."""

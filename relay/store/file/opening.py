@@ -48,7 +48,7 @@ WAL_DAMAGED: Final = "its WAL is damaged"
 _DAMAGED_FROM: Final = re.compile(
     f"{WAL_DAMAGED} behind frame [0-9]+ of ([0-9]+)(?: \\(([0-9a-f]+)\\))?:"
 )
-"""What a refusal says: how many frames there were, and the salts of the WAL."""
+"""The text of a refusal: how many frames there were, and the salts of the WAL."""
 log = logging.getLogger("relay.store")
 
 

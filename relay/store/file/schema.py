@@ -102,7 +102,7 @@ CREATE TABLE mark (
 ) WITHOUT ROWID;
 """
 TABLES_OF_4: Final = """
--- Who has which role in which room, as the states of rooms say: to be asked by the person.
+-- Who has which role in which room, from the states of rooms: to be looked up by person.
 -- lasting: 0 for somebody who was only invited, or given a role, and has not entered.
 CREATE TABLE member (
     handle TEXT NOT NULL, lasting INTEGER NOT NULL, log_id INTEGER NOT NULL, root BLOB NOT NULL,

@@ -126,7 +126,7 @@ def _gather(path: Path, versions: RowVersions, *, with_wal: bool, first: bool) -
 
 
 def named(names: Counter[tuple[int, str]], known: dict[int, Floor]) -> dict[int, str]:
-    """Return the name of each log: what most of its entries say, and only then the table.
+    """Return the name of each log: that of most of its entries, or else that in the table.
 
     Args:
         names: number of entries by log id and name.

@@ -54,7 +54,7 @@ EVERYTHING = 2**63 - 1
 
 
 @pytest_asyncio.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     """One worker."""
     async with Cluster(tmp_path, 1, rights=True) as running:
         yield running
@@ -149,11 +149,11 @@ async def in_room(client: TestClient, request: of_rooms.Request, log: str) -> Do
 
 @pytest.mark.parametrize("damage", [no_entry, no_event, later_event])
 async def test_one_account_that_cannot_be_read(
-    town: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
+    cluster: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Requests that need it fail, the operator is told, and its partition serves the others."""
-    worker = town.workers[0]
-    opera = await an_operator(town)
+    worker = cluster.workers[0]
+    opera = await an_operator(cluster)
     victim = await TestClient.login(worker, "victim")
     inbox = f"{INBOX_PREFIX}victim"
     other = neighbour_of(inbox, INBOX_PREFIX).removeprefix(INBOX_PREFIX)
@@ -214,10 +214,10 @@ async def list_of(client: TestClient, partition: int) -> tuple[list[str], int]:
 
 
 async def test_one_room_that_cannot_be_read(
-    town: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Listings have the others; a user with a role in it sees that it still exists."""
-    worker = town.workers[0]
+    worker = cluster.workers[0]
     alice = await TestClient.login(worker, "alice")
     rooms = sorted(itertools.islice(in_partition_of("lobby"), 3))
     for name in rooms:
@@ -236,10 +236,10 @@ async def test_one_room_that_cannot_be_read(
     alice.send_envelopes(Join(5, good, None, 0, 0))
     await alice.expect(Joined, lambda e: e.log == good)
     # The next home has nothing of it in memory.
-    await town.kill(0)
+    await cluster.kill(0)
     assert [log for log, _ in reported(caplog, "room_unreadable")] == [bad]
     caplog.clear()
-    worker = await town.start(0)
+    worker = await cluster.start(0)
     alice = await TestClient.login(worker, "alice")
     for _ in range(3):
         assert isinstance(await in_room(alice, of_rooms.Show(""), bad), Error)
@@ -285,10 +285,10 @@ DAMAGES = [
 
 
 async def test_entries_that_cannot_be_read_are_a_gap(
-    town: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No client gets an entry that would make it disconnect; entries around it can be read."""
-    worker = town.workers[0]
+    worker = cluster.workers[0]
     alice = await TestClient.login(worker, "alice")
     assert isinstance(await in_room(alice, of_rooms.Create(Kind.PUBLIC), "lobby"), Done)
     count = 2 * len(DAMAGES) + 1
@@ -344,10 +344,10 @@ def in_partition_of(log: str) -> Iterator[str]:
 
 
 async def test_a_long_list_does_not_end_as_if_it_were_complete(
-    town: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many pages follow the one with an unreadable room."""
-    worker = town.workers[0]
+    worker = cluster.workers[0]
     alice = await TestClient.login(worker, "alice")
     rooms = sorted(itertools.islice(in_partition_of("lobby"), listings.NOTES_MAX + 3))
     for name in rooms:
@@ -363,11 +363,11 @@ async def test_a_long_list_does_not_end_as_if_it_were_complete(
 
 
 async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
-    town: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are: the client continues after the page, and no room is left out."""
     monkeypatch.setattr(room_lists, "HIDDEN_MAX", 1)
-    worker = town.workers[0]
+    worker = cluster.workers[0]
     alice = await TestClient.login(worker, "alice")
     bob = await TestClient.login(worker, "bob")
     rooms = sorted(itertools.islice(in_partition_of("lobby"), 9))

@@ -47,7 +47,7 @@ OVERLOADED_RETRY_S: Final = 5
 
 
 class Searching(Protocol):
-    """Finds messages by their words (``process.searches``)."""
+    """Finds messages by their words (``process.storage.searches``)."""
 
     @property
     def on(self) -> bool:

@@ -1,10 +1,11 @@
 """Pending output of one connection: its own bytes (answers) and references to shared batches.
 
-This is the only place that counts the pending bytes of a connection (invariant "Falling behind").
-Nothing is sealed before it can be sent: a sealed record cannot be withdrawn, because the nonce
-sequence is implicit. The transport holds at most the rest of one record that the kernel did not
-accept, the outbox at most ``OUTBOX_BYTES_MAX`` of references, and the kernel at most
-``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent bytes.
+An outbox counts the pending bytes of a connection (invariant "Falling behind"); only
+``member.fanout``, which adds batches to it, also adds their size. Nothing is sealed before it can
+be sent: a sealed record cannot be withdrawn, because the nonce sequence is implicit. The transport
+holds at most the rest of one record that the kernel did not accept, the outbox at most
+``OUTBOX_BYTES_MAX`` of references, and the kernel at most ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent
+bytes.
 
 A worker's ``Flusher`` writes all outboxes in a turn: answers first, then fan-out, in slices of
 time. During a rush of logins (``rush``) it *sets aside* the outboxes of the clients that logged in

@@ -1,1 +1,1 @@
-"""A worker's role as home of logs: numbering, commits, subscriptions, rosters, names."""
+"""A worker's role as home of logs: commits, publishing, rosters, names, accounts, rooms."""

@@ -76,7 +76,7 @@ class Operators:
         """Return the user who makes a request, as an operator only if it is one now.
 
         The second value is True if that is not known. A request without a device is of this
-        machine's operator (``process.administration``).
+        machine's operator (``process.admin``).
         """
         confirmed = Confirmed.NO
         if ask.operator:

@@ -269,7 +269,7 @@ class Permissions:
             self._asked[home] = left
         else:
             del self._asked[home]
-        if code == ErrorCode.NOT_ACCEPTED and says_nothing(asked.waiting.submission):
+        if code == ErrorCode.NOT_ACCEPTED and is_erasure_alone(asked.waiting.submission):
             code = 0  # in the answer, too: it does not reveal whether the sender is blocked
         asked.verdict = code
         if code:
@@ -325,13 +325,13 @@ def _inbox(waiting: Waiting) -> str:
     return INBOX_PREFIX + extra.to
 
 
-def says_nothing(submission: Submission) -> bool:
+def is_erasure_alone(submission: Submission) -> bool:
     """Return True if the recipient cannot refuse it: it only erases what the sender has written.
 
     With a reason it would be a message.
     """
-    is_erasure = submission.kind == Kind.REDACTION and not submission.body
-    return is_erasure and submission.content_type in PLAIN
+    no_reason = not submission.body and submission.content_type in PLAIN
+    return submission.kind == Kind.REDACTION and no_reason
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:

@@ -64,7 +64,7 @@ class Reply(Generic[T]):
 
     def then(self, called: Callable[[T], None]) -> None:
         """Call a function with the value, for a caller that does not await it."""
-        assert not self._done, "nobody answers in the middle of whoever asks"
+        assert not self._done, "no answer arrives inside the call that asks"
         self.on_resolved = lambda: called(self._value)
 
     def __await__(self) -> Generator[Reply[T], None, T]:

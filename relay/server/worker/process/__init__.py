@@ -1,1 +1,1 @@
-"""The worker as a process: building, accepting, the turn, its own home's queues, stopping."""
+"""The worker as a process: it builds, runs and ends all other packages of the worker."""

@@ -48,7 +48,7 @@ async def hello(session: Session, hello: Hello) -> None:
     session.subscriptions.display = hello.display
     claim = services.claims.claim(name, hello.secret, session.since_us, key, session)
     session.claim = claim  # released with the session, however it ends
-    assert claim.reply is not None, "nobody answers in the middle of whoever asks"
+    assert claim.reply is not None, "no answer arrives inside the call that asks"
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:
         session.close(CloseCode.LOGIN_UNAVAILABLE, services.overloaded_retry_s, detail=grant.text)

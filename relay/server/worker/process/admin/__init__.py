@@ -1,1 +1,1 @@
-"""What the control process asks of a worker for `relay ctl` and backups."""
+"""What the control process asks of a worker for ``relay ctl`` and backups."""
