@@ -5,7 +5,6 @@ Which comes first is decided by its log; whatever that is, everybody gets the ou
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,17 +14,8 @@ from relay.chat.accounts import requests
 from relay.chat.accounts.links import Kind
 from relay.client.devices.device_key import DeviceKey
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Account, Done, Error, Send, Welcome
-from tests.server.worker.test_logins import (
-    add_device,
-    answered,
-    ask,
-    chain_of,
-    ended,
-    login_as,
-    removal,
-)
-from tests.server.worker.test_rooms import LOG, stored
+from relay.wire.envelopes import Account, Done, Error, Welcome
+from tests.server.worker.test_logins import add_device, answered, ask, chain_of, ended, login_as
 from tests.support.cluster import until
 from tests.support.devices import device, hello
 from tests.support.operators import an_operator
@@ -117,49 +107,3 @@ async def test_an_account_is_disabled_while_it_logs_in(cluster: Cluster, killed:
     )
     assert isinstance(await ask(operator, 10, requests.Enable(), name), Done)
     await TestClient.login(cluster.workers[home.index], name)
-
-
-@pytest.mark.parametrize("killed", [False, True], ids=["", "its home dies"])
-async def test_a_device_is_removed_while_it_resumes(cluster: Cluster, killed: bool) -> None:
-    """By tickets of other workers, and writes at once: no session stays, and nothing of it is
-    stored once the removal is answered.
-    """
-    name, home, elsewhere = places(cluster)
-    own = await TestClient.login(elsewhere[0], name)
-    key = DeviceKey.generate()
-    await add_device(own, name, key, 5)
-    held = [await login_as(worker, name, key) for worker in elsewhere for _ in range(LOGINS)]
-    tickets = []
-    for client in held:
-        await client.until(lambda client=client: client.tickets, "a ticket")
-        tickets.append(client.tickets[0])
-    resuming = [
-        await TestClient.connect(elsewhere[number % 2], ticket=ticket)
-        for number, ticket in enumerate(reversed(tickets))
-    ]
-    link = await removal(own, name, key)
-    for number, client in enumerate(resuming):
-        assert client.handshake is not None
-        assert client.handshake.mode == 1
-        if number == LOGINS:
-            own.send_envelopes(Account(9, "", requests.pack(requests.Extend(link))))
-        client.send_envelopes(
-            hello(client.connection, client.spki, name, bytes([number]) * 16, key=key),
-            *(Send(LOG, counter, 0, "", b"by a thief") for counter in range(1, 9)),
-        )
-        await asyncio.sleep(0)  # the workers are in this loop
-    if killed:
-        await die(cluster, home)
-    await own.until(lambda: answered(own, 9), "an answer")
-    assert isinstance(answered(own, 9)[0], Done)
-    before = [entry.seq for entry in stored(cluster.home(LOG)) if entry.key_id]
-    for client in (*held, *resuming):
-        await client.ended()
-    await login_as(elsewhere[1], name, device(name))
-    own.send(LOG, 1)  # behind whatever was still under way
-    last = await own.acked(LOG, 1)
-    after = [entry.seq for entry in stored(cluster.home(LOG)) if entry.key_id]
-    assert after == [*before, last.seq]
-    again = await TestClient.connect(elsewhere[1])
-    again.send_envelopes(hello(again.connection, again.spki, name, bytes(16), key=key))
-    await again.expect(Error, lambda e: e.code == ErrorCode.KEY_REFUSED)
