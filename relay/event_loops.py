@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sys
@@ -24,8 +25,10 @@ def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) 
         made.get_loop()
     except OSError as error:
         sys.unraisablehook = lambda _: None
-        number = error.with_traceback(None).errno or 0
-        raise OSError(number, f"an event loop cannot be made: {os.strerror(number)}") from None
-    finally:
+        number = error.errno or 0
+    else:
+        return made
+    finally:  # the exception is gone by now, with its context and all their frames
         sys.unraisablehook, log.disabled = hook, False
-    return made
+    limit = " (sysctl fs.epoll.max_user_watches)" if number == errno.ENOSPC else ""
+    raise OSError(number, f"an event loop cannot be made: {os.strerror(number)}{limit}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Final
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space; a quota; a limit for file sizes. SQLite only knows the first, and treats the others as
 a bad disk."""
+
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""This process, or the whole machine, has as many open files as it may have."""
 
 
 def no_space(path: Path) -> str:
@@ -26,6 +30,24 @@ def inodes_used_up(path: Path) -> bool:
     except OSError:
         return False
     return status.f_files > 0 and status.f_favail == 0  # some file systems have no fixed number
+
+
+def more_descriptors(error: OSError) -> str:
+    """Return what gives this process more descriptors. ``error``: one of ``NO_DESCRIPTOR``."""
+    if error.errno == errno.ENFILE:
+        return "the whole machine has too many open files (sysctl fs.file-max)"
+    return "raise the limit on open files (ulimit -Hn, LimitNOFILE)"
+
+
+def missing_descriptors(count: int) -> str:
+    """Return what allows this process to open so many more files; empty: it can."""
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(count):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return more_descriptors(error) if error.errno in NO_DESCRIPTOR else ""
+    return ""
 
 
 def refused(path: Path, error: OSError, advice: str = "") -> str:

@@ -20,8 +20,8 @@ _OPTIONAL: Final = {
 NOT_NEEDED: Final = tuple(_OPTIONAL)
 """System calls for which a relay has another way."""
 _X86_64: Final = {
-    **_OPTIONAL, "clone": 56, "epoll_create1": 291, "eventfd2": 290, "fdatasync": 75, "flock": 73,
-    "fsync": 74, "pipe2": 293, "socketpair": 53, "uname": 63,
+    **_OPTIONAL, "clone": 56, "epoll_create1": 291, "epoll_ctl": 233, "eventfd2": 290,
+    "fdatasync": 75, "flock": 73, "fsync": 74, "pipe2": 293, "socketpair": 53, "uname": 63,
 }  # fmt: skip
 CAN_BE_REFUSED: Final = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the numbers of system calls are of x86-64"

@@ -23,6 +23,7 @@ from relay.client.refusals import MembersOnly
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.cluster import Relay, run_relay
+from tests.support.programs import run_program
 
 MESSAGES = 3000
 ROOM = "lobby"
@@ -416,3 +417,41 @@ def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:
         assert len(exported.stdout.splitlines()) == MESSAGES - 1
         assert "1 messages are damaged, and were left out" in exported.stderr
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
+
+
+COMMANDS: Final = (
+    ("data", "check"), ("data", "repair"), ("data", "export"), ("data", "import", "LINES"),
+    ("backup", "create", "NEW"), ("user", "list"), ("invite", "--list"),
+)  # fmt: skip
+WITH_FEW_FILES: Final = """
+import resource, sys
+from relay.cli.main import main
+limits = tuple(map(int, sys.argv.pop(1).split(",")))
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_without_descriptors_nothing_is_taken_for_damaged(
+    whole: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """SQLite only reports a file that cannot be opened: a repair would replace it."""
+    (tmp_path / "LINES").write_text("")
+    given = [str(tmp_path / one) if one.isupper() else one for one in command]
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    for few in ("8,8", "20,20", "50,50"):
+        ended = run_program(WITH_FEW_FILES, few, *given, "--data", whole)
+        assert (ended.returncode, ended.stdout) == (1, ""), ended
+        assert re.fullmatch(
+            r"relay: this command opens up to \d+ files more than it has open now, and its limit is"
+            rf" {few.split(',')[0]}: raise the limit on open files \(ulimit -Hn, LimitNOFILE\)\n",
+            ended.stderr,
+        ), ended.stderr
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_low_soft_limit_on_descriptors_is_raised(whole: Path) -> None:
+    ended = run_program(WITH_FEW_FILES, "20,500", "data", "check", "--data", whole)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(re.findall("^[0-9]+ good: ", ended.stdout, re.MULTILINE)) == 16

@@ -22,6 +22,7 @@ from relay.client.trust.known_servers import KnownServers
 from relay.client.trust.policy import KeyPolicy
 from relay.testing import RelayNotStarted
 from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
+from tests.support.programs import run_program
 from tests.support.terminals import Terminal
 
 
@@ -345,3 +346,30 @@ def test_an_encrypted_key(tmp_path: Path) -> None:
     secret.chmod(0o644)
     with pytest.raises(RelayNotStarted, match="open to others"), Relay(data, settings=settings):
         pass
+
+
+NOTHING_CAN_BE_WRITTEN = """
+import resource, sys
+from relay.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_with_a_full_disk_the_key_is_not_changed(tmp_path: Path) -> None:
+    """Not one of its files: otherwise the relay would refuse to start with what is there."""
+    data = tmp_path / "data"
+    with Relay(data) as relay:
+        assert relay.stop() == 0
+    following = fingerprint_in(key_command("new", data), "next key")
+    before = key_command("show", data)
+    failed = run_program(NOTHING_CAN_BE_WRITTEN, "key", "rotate", "--yes", "--data", data)
+    assert failed.returncode == 1, failed
+    assert "server.id cannot be written (write): File too large" in failed.stderr
+    assert key_command("show", data) == before
+    assert not [path for path in data.iterdir() if path.name.endswith(".new")]
+    key_command("rotate", data, "--yes")
+    assert fingerprint_in(key_command("show", data), "key") == following
+    with Relay(data) as relay:
+        assert following in relay.address
+        assert relay.stop() == 0

@@ -232,7 +232,9 @@ def test_few_descriptors(tmp_path: Path, count: int) -> None:
 
 
 @CAN_BE_REFUSED
-@pytest.mark.parametrize("call", ["epoll_create1", "eventfd2", "socketpair", "pipe2", "clone"])
+@pytest.mark.parametrize(
+    "call", ["epoll_create1", "epoll_ctl", "eventfd2", "socketpair", "pipe2", "clone"]
+)
 def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str) -> None:
     """Whichever process needs it first: one line, without a traceback."""
     launcher = refusing(errno.EPERM, call)
@@ -240,6 +242,16 @@ def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str
     assert line.startswith("relay: ")
     assert len(line.splitlines()) == 1
     assert "Operation not permitted: a filter of system calls refuses" in line
+    assert not [event for event in events if event["level"] in ("error", "critical")]
+
+
+@CAN_BE_REFUSED
+def test_the_limit_on_watched_sockets(tmp_path: Path) -> None:
+    """All processes of a user share fs.epoll.max_user_watches, 4 % of the memory by default."""
+    launcher = refusing(errno.ENOSPC, "epoll_ctl")
+    line, events = start_refused(launcher, "--data", tmp_path / "data", "--control", "off")
+    assert line.count("\n") == 1
+    assert "No space left on device (sysctl fs.epoll.max_user_watches)" in line
     assert not [event for event in events if event["level"] in ("error", "critical")]
 
 

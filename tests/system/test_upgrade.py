@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ import relay as package
 from relay import BlockingClient, Client, Message, State, StateChanged
 from relay.store.file.format import FORMAT_VERSION
 from relay.testing import RelayNotStarted
-from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.traffic import Traffic
 from tests.support.versions import NEVER_STARTS, OTHER_FORMAT, Versions
 from tests.system.test_ctl import asked
@@ -422,13 +423,21 @@ def test_its_end_before_it_was_ready(versions: Versions) -> None:
 
 @pytest.mark.parametrize("slow", SLOW)
 def test_a_stop_while_it_gets_ready(versions: Versions, slow: str) -> None:
+    """It is not an error of the next version, and whoever waits for that does not wait longer."""
     with running(versions) as relay:
         versions.install("slow", SLOW[slow])
-        os.kill(relay.pid, signal.SIGUSR2)
-        wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
-        os.kill(relay.pid, signal.SIGTERM)
+        command = relay_command("ctl", "--data", relay.data, "upgrade")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as asks:
+            wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
+            os.kill(relay.pid, signal.SIGTERM)
+            _, told = asks.communicate(timeout=DEADLINE_S)
+        assert told in {
+            f"relay: not upgraded: the relay {why}\n" for why in ("is stopping", "has ended")
+        }
+        assert asks.returncode == 1
         nothing_is_left(relay)
         assert relay.stop() == 0
+        assert not relay.events("upgrade_failed")
 
 
 def test_its_end_after_it_got_everything(versions: Versions) -> None:

@@ -62,7 +62,9 @@ def verify(directory: Path, as_json: bool) -> int:
     changed, or if something in it was damaged before it was made.
     """
     from relay.server.backups import restore as restoring
+    from relay.server.system.resource_limits import need_command_files
 
+    need_command_files()
     found = restoring.verify(directory)
     what = "unchanged" if found.damaged else "good"
     return _tell(what, directory, found.manifest, found.damaged, as_json)
@@ -80,7 +82,9 @@ def restore(directory: Path, data: str | None, config: Path | None, as_json: boo
     are told of a gap. Exit code 1 with a restored directory if something in it is damaged.
     """
     from relay.server.backups import restore as restoring
+    from relay.server.system.resource_limits import need_command_files
 
+    need_command_files()
     found = data_directory(data, config)
     restored = restoring.restore(directory, found)
     what = f"restored to {found} from"
@@ -96,8 +100,10 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> int:  # noqa: 
         StartError, CommandError: it cannot be created.
     """
     from relay.server.backups.create import create as create_backup
+    from relay.server.system.resource_limits import need_command_files
     from relay.store.file.directory import DataDirectory
 
+    need_command_files()
     progress = _progress if sys.stderr.isatty() and not as_json else lambda *_: None
     directory = DataDirectory.existing(data)
     try:

@@ -72,6 +72,10 @@ class Server:
             )
         return self._read(line)
 
+    def has_ended(self) -> bool:
+        """Return True if no process holds its data directory; False if that is not known."""
+        return self.data is not None and _is_unused(self.data)
+
     def _read(self, line: bytes) -> dict[str, Any]:
         """Return what an answer holds. Another program's socket may have been named."""
         with contextlib.suppress(ValueError, RecursionError):

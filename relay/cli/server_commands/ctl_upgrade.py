@@ -12,6 +12,8 @@ from relay.cli.server_commands.ctl_client import Server
 PATIENCE_S: Final = 240.0
 """Without progress; longer than the server's own limit."""
 LOOK_S: Final = 0.2
+GONE_S: Final = 5.0
+"""Without a process that holds the data directory. At the switch there is none for a moment."""
 
 
 def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -22,13 +24,19 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
     """
     before = server.ask("upgrade-state")
     server.ask("upgrade")
-    deadline, to_leave = time.monotonic() + PATIENCE_S, 0
+    held_s = time.monotonic()
+    deadline, to_leave = held_s + PATIENCE_S, 0
     while time.monotonic() < deadline:
         sleep(LOOK_S)
         try:
             now = server.ask("upgrade-state")
-        except CommandError:
-            continue  # there is no answer during the switch
+        except CommandError:  # there is no answer during the switch
+            if not server.has_ended():
+                held_s = time.monotonic()
+            elif time.monotonic() - held_s > GONE_S:
+                raise CommandError("not upgraded: the relay has ended") from None
+            continue
+        held_s = time.monotonic()
         if now.get("to_leave", 0) != to_leave:
             deadline, to_leave = time.monotonic() + PATIENCE_S, now["to_leave"]
         if now["pid"] != before["pid"]:
@@ -38,6 +46,8 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
                 "pid_before": before["pid"],
                 "version_before": before["version"],
             }
+        if now.get("stopping"):
+            raise CommandError("not upgraded: the relay is stopping")
         if not now["upgrading"]:
             raise CommandError(f"not upgraded, the relay continues as before: {now['failed']}")
     raise CommandError(f"no relay answers after {PATIENCE_S:.0f} s; its log tells more")

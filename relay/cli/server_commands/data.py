@@ -48,7 +48,10 @@ def data(ctx: click.Context) -> None:
 
     All commands except export require that the relay is not running.
     """
+    from relay.server.system.resource_limits import need_command_files
+
     ctx.with_resource(EndsRaised())
+    need_command_files()
 
 
 @data.command()

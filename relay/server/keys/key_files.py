@@ -10,9 +10,11 @@ Bytes in, bytes out: their meaning is left to the key agent.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -87,10 +89,23 @@ def _check_access(path: Path, status: os.stat_result, what: str) -> None:
 def create_key_file(
     path: Path, data: bytes, *, owner: os.stat_result | None = None, replace: bool = False
 ) -> None:
-    """Write a new key file of mode 0600: complete, on disk, and not over an existing one.
+    """Write a new key file: see ``prepared_key_file``.
+
+    Raises:
+        StartError: it cannot be written, or exists by now, or must not be replaced.
+    """
+    with prepared_key_file(path, data, owner=owner, replace=replace) as publish:
+        publish()
+
+
+@contextlib.contextmanager
+def prepared_key_file(
+    path: Path, data: bytes, *, owner: os.stat_result | None = None, replace: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Write a new key file of mode 0600, complete and on disk; yield what gives it its name.
 
     Args:
-        path: of the file.
+        path: of the key file.
         data: its content.
         owner: a file whose owner the new file gets; None: this process's user.
         replace: may replace an existing file, which stays intact until then.
@@ -101,6 +116,17 @@ def create_key_file(
     if replace:
         refuse_replacing(path)
     step = "create"
+
+    def publish() -> None:
+        nonlocal step
+        step = "rename" if replace else "link"
+        if replace:
+            partial.replace(path)
+        else:
+            _publish(partial, path)
+        step = "fsync of its directory"
+        sync_directory(path.parent)
+
     try:
         with unfinished(path) as (partial, file):
             step = "write"
@@ -110,13 +136,7 @@ def create_key_file(
             file.flush()
             step = "fsync"
             sync_file(file.fileno(), path)
-            step = "rename" if replace else "link"
-            if replace:
-                partial.replace(path)
-            else:
-                _publish(partial, path)
-        step = "fsync of its directory"
-        sync_directory(path.parent)
+            yield publish
     except OSError as error:
         raise StartError(f"key file {path} cannot be written ({step}): {error.strerror}") from None
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
-from relay.server.keys.key_files import create_key_file, read_key_file
+from relay.server.keys.key_files import prepared_key_file, read_key_file
 
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 _HEAD: Final = (
@@ -39,10 +41,20 @@ def read_lineage(path: Path) -> list[str]:
     return found
 
 
-def write_lineage(
-    path: Path, fingerprints: list[str], *, owner: os.stat_result | None = None
-) -> None:
+def write_lineage(path: Path, fingerprints: list[str]) -> None:
     """Write the file atomically and durably, replacing an earlier one.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    with prepared_lineage(path, fingerprints) as publish:
+        publish()
+
+
+def prepared_lineage(
+    path: Path, fingerprints: list[str], *, owner: os.stat_result | None = None
+) -> AbstractContextManager[Callable[[], None]]:
+    """Write the file beside its place, durably; yield what puts it there.
 
     Args:
         path: of the file.
@@ -53,4 +65,4 @@ def write_lineage(
         StartError: it cannot be written.
     """
     lines = "".join(f"{one}\n" for one in fingerprints)
-    create_key_file(path, (_HEAD + lines).encode(), owner=owner, replace=True)
+    return prepared_key_file(path, (_HEAD + lines).encode(), owner=owner, replace=True)

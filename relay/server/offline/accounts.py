@@ -16,6 +16,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server import registration
 from relay.server.system.boot_id import boot_id
+from relay.server.system.resource_limits import need_command_files
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
@@ -54,8 +55,10 @@ class OfflineAccounts:
         """Lock the directory.
 
         Raises:
-            StartError: it is not one, a relay uses it, or a partition was taken away.
+            StartError: it is not one, a relay uses it, a partition was taken away, or the limit on
+                open files is too low.
         """
+        need_command_files()
         self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
         try:

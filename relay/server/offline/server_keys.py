@@ -18,9 +18,8 @@ from relay.server.keys.key_files import (
     NEXT_KEY_FILE,
     OLD_KEY_FILE,
     create_key_file,
-    refuse_replacing,
 )
-from relay.server.keys.lineage_file import read_lineage, write_lineage
+from relay.server.keys.lineage_file import prepared_lineage, read_lineage
 from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import as_owner_of
 from relay.store.file.directory import DataDirectory
@@ -125,9 +124,17 @@ class ServerKeys:
                 f"{NEXT_KEY_FILE} there yourself, remove {NEXT_KEY_FILE}, and add "
                 f"{expected} to {LINEAGE_FILE} as the last line"
             )
-        refuse_replacing(self._data / LINEAGE_FILE)
         owner = path.stat()
         lineage = read_lineage(self._data / LINEAGE_FILE) or [state.fingerprint]
+        # Its content is on the disk first, which may be full: nothing is changed then.
+        with prepared_lineage(
+            self._data / LINEAGE_FILE, [*lineage, expected], owner=owner
+        ) as publish:
+            self._exchange(path)
+            publish()
+
+    def _exchange(self, path: Path) -> None:
+        """Put the next key in the place of the current one, which is kept as the old one."""
         old = self._data / OLD_KEY_FILE
         try:
             old.unlink(missing_ok=True)
@@ -138,4 +145,3 @@ class ServerKeys:
             sync_directory(self._data)
         except OSError as error:
             raise StartError(f"{path} cannot be replaced: {error.strerror}") from None
-        write_lineage(self._data / LINEAGE_FILE, [*lineage, expected], owner=owner)

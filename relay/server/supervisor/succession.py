@@ -232,7 +232,12 @@ class Succession:
         return {"pid": self.begin(self._generation, time.monotonic())}
 
     def _tell_state(self, _: Mapping[str, Any]) -> object:
-        return {**self._upgrade.document(), "to_leave": self._lending.to_leave}
+        return {
+            **self._upgrade.document(),
+            "to_leave": self._lending.to_leave,
+            # At the switch this process stops, and the relay does not.
+            "stopping": bool(self._state.stopping) and not self._upgrade.given_away,
+        }
 
     def _proceed(self, now: float) -> None:
         """The next version is ready."""

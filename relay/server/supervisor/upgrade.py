@@ -37,6 +37,8 @@ READY_S: Final = 150.0
 """The next server must be ready by then. Its processes have shorter limits of their own."""
 LEADS_S: Final = 30.0
 """A server in control shows every second that it is alive; longer silence means that it hangs."""
+STOPPED: Final = "the relay is stopping"
+"""The reason for the end of a next version that was not an error."""
 REASON_BYTES_MAX: Final = 16_384
 REASON_CHARS_MAX: Final = 250
 GENERATIONS: Final = 1000
@@ -242,7 +244,7 @@ class Upgrade:
             log.error("upgrade_lost", extra={"pid": pid, "how": str(how)})
             return True
         reason = self._failed or self._reason() or f"it ended with {how}"
-        if not stops:
+        if not stops and reason != STOPPED:
             log.error("upgrade_failed", extra={"pid": pid, "reason": reason})
         self._failed = reason
         self._forget()
@@ -251,6 +253,7 @@ class Upgrade:
     def end(self) -> None:
         """The server is stopping: there will be no next one."""
         if self.pid and not self.given_away and not self.lent:
+            self._failed = STOPPED
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

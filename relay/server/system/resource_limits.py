@@ -6,7 +6,10 @@ import errno
 import resource
 from typing import Final
 
+from relay.errors import StartError
 from relay.local_sockets import NotOpened
+from relay.refused_files import NO_DESCRIPTOR, missing_descriptors, more_descriptors
+from relay.server.system.inherited import raise_open_files_limit
 
 OUT_OF_MEMORY: Final = 12
 """Exit code of a process that was refused memory."""
@@ -14,6 +17,10 @@ MORE_PROCESSES: Final = (
     "allow the relay more processes and threads "
     "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
 )
+COMMAND_FILES: Final = 64
+"""Descriptors of a command that opens all 16 partitions: each has a file, a write-ahead log and the
+index of that. If they run out, SQLite reports that a file cannot be opened, or doubts its content.
+"""
 _MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
 
 
@@ -33,6 +40,20 @@ def more_memory() -> str:
     )
 
 
+def need_command_files() -> None:
+    """Check that there are enough descriptors, before a command opens partitions.
+
+    Raises:
+        StartError: there are not.
+    """
+    limit = raise_open_files_limit()
+    if advice := missing_descriptors(COMMAND_FILES):
+        raise StartError(
+            f"this command opens up to {COMMAND_FILES} files more than it has open now, and its "
+            f"limit is {limit}: {advice}"
+        )
+
+
 def refusal(error: OSError) -> str:
     """Describe what the system has refused, and what to do about it if that is known."""
     where = "" if error.filename is None else f"{error.filename}: "
@@ -48,10 +69,8 @@ def fork_refusal(error: OSError) -> str:
 
 
 def _advice(error: OSError) -> str:
-    if error.errno == errno.EMFILE:
-        return "raise the limit on open files (ulimit -Hn, LimitNOFILE)"
-    if error.errno == errno.ENFILE:
-        return "the whole machine has too many open files (sysctl fs.file-max)"
+    if error.errno in NO_DESCRIPTOR:
+        return more_descriptors(error)
     if error.errno == errno.ENOMEM:
         return more_memory()
     if error.errno == errno.EAGAIN:

@@ -5,6 +5,7 @@ Nothing here needs SQLite: the supervisor, which must not load it, uses this mod
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -60,10 +61,14 @@ def user_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+        return _holder(fd)
     finally:
         os.close(fd)
+
+
+def _holder(fd: int) -> int | None:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else pid
 
 
@@ -108,8 +113,6 @@ def lock_directory(directory: Path) -> DirectoryLock:
         raise StartError(f"data directory: {path}: it is not a regular file: remove it")
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
             os.close(fd)
@@ -117,12 +120,15 @@ def lock_directory(directory: Path) -> DirectoryLock:
                 f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
                 "the directory on a file system with locks"
             ) from error
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        # What is written there may be of an earlier one, if the disk was full.
+        holder = _holder(fd) or os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(fd)
         raise StartError(
             f"data directory {directory} is in use by another relay (process {holder}): "
             "stop it, ask it with 'relay ctl', or name another --data directory"
         ) from error
+    with contextlib.suppress(OSError):  # only for the message above; the disk may be full
+        os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
     return DirectoryLock(fd)
 
 

@@ -14,7 +14,7 @@ from relay.chat.entries import NO_EPOCH, Entry, Kind
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
-from relay.refused_files import NO_SPACE, inodes_used_up, no_space, refused
+from relay.refused_files import NO_SPACE, inodes_used_up, missing_descriptors, no_space, refused
 from relay.store.errors import (
     StoreCorrupt,
     StoreError,
@@ -38,6 +38,8 @@ BUSY_MS: Final = 1000
 """How long a call waits for an SQLite lock. Ours are held for less than a millisecond, except for
 the recovery after a crash; only a foreign program can hold one longer."""
 CACHE_KIB: Final = 4096
+_FILES: Final = 4
+"""Opened for one partition, at most: the file, its write-ahead log, its index, its directory."""
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -362,6 +364,8 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
         return StoreFull(no_space(path))
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreCorrupt(f"{path} is damaged ({error}): {advice(path)}")
+    if isinstance(error, apsw.CantOpenError) and (few := missing_descriptors(_FILES)):
+        return StoreUnavailable(f"{path} cannot be opened, no descriptor is left: {few}")
     if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
         return StoreUnavailable(
             f"{path} cannot be opened or written ({error}): it and its directory must exist and be "
