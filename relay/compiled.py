@@ -86,6 +86,7 @@ MODULES: Final = (
     "relay.store.read_budget",
     "relay.store.sqlite",
     "relay.store.state",
+    "relay.store.touched",
     "relay.store.unflushed",
     "relay.store.view",
     # A delivery.

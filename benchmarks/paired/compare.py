@@ -149,7 +149,8 @@ def _ready(side: Side) -> Side:
     for package in PACKAGES:
         for directory in {side.source, side.load}:
             compileall.compile_dir(directory / package, quiet=2)
-    done = _run(side.source, "import relay.cli.main as found; print(found.__file__)")
+    # Every revision has this module: ``python -m relay.cli`` runs it.
+    done = _run(side.source, "import relay.cli.__main__ as found; print(found.__file__)")
     if done.returncode:
         raise NotCompared(f"{side.label}: does not run here: {_last_line(done.stderr)}")
     if not Path(done.stdout.strip()).resolve().is_relative_to(side.source.resolve()):

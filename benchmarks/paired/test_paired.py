@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paired.compare import Row
+from benchmarks.paired.compare import RELEASES, Row, take_revision
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,13 @@ def test_paired(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in rows)
     worse = any(row["verdict"] == "worse" for row in rows.values())
     assert done.returncode == int(worse)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_release_runs_here(release: str, tmp_path: Path) -> None:
+    """Whatever its modules were named then."""
+    side = take_revision(release, tmp_path)
+    assert (side.load / "benchmarks" / "paired").is_dir()
 
 
 def test_no_such_revision() -> None:

@@ -20,6 +20,7 @@ from relay.store.file.directory import DataDirectory
 from relay.store.file.generation import Host
 from relay.store.search.follower import Follower
 from relay.store.sqlite import SqlitePartition
+from relay.store.touched import Touched
 from relay.wire.packing import pack_entry, unpack_entry
 
 WORDS: Final = 20_000
@@ -61,7 +62,7 @@ def fill(data: Path, log: str, count: int) -> Archive:
         for batch in _batches(log, count):
             partition.append(batch, int(time.time() * 1000))
         partition.close()
-        follower = Follower(path, search, set(), unpack_entry)
+        follower = Follower(path, search, Touched(), unpack_entry)
         began = time.monotonic()
         while follower.behind:
             follower.run(1.0)

@@ -28,6 +28,7 @@ from relay.store.read_budget import ReadBudget
 from relay.store.retention import removal
 from relay.store.rules import Rules
 from relay.store.state import SEQ_BITS, SEQ_MASK, Changes, Flush
+from relay.store.touched import Touched
 from relay.store.unflushed import Unflushed
 from relay.store.view import load
 
@@ -184,7 +185,7 @@ class Opened:
         submission: Submission,
         now_ms: int,
         pack: Pack,
-        touched: set[int] | None,
+        touched: Touched | None,
         *,
         ruled: bool,
     ) -> Stored | None:
@@ -237,7 +238,7 @@ class Opened:
         committed.change(name, log, key, (counter, stack))
         self.unflushed.grow(tail, key[1], counter, seq)
         if touched is not None:
-            touched.add(log.id)
+            touched.soon.add(log.id)
         return _new(Stored, (epoch, seq, prev, packed))
 
     def _expire(self, now_ms: int) -> None:
@@ -270,7 +271,7 @@ class Opened:
         if decided.unused:
             self.committed.forget_producers()
 
-    def remove(self, log: str, upto: int, controls_upto: int, touched: set[int] | None) -> Removed:
+    def remove(self, log: str, upto: int, controls_upto: int, touched: Touched | None) -> Removed:
         """See ``log.Partition``. ``touched``: as for ``append_lone``."""
         end = self.committed.log(log)
         flush = _NOTHING if end is None else self.unflushed.upto(end.id, upto)
@@ -280,7 +281,7 @@ class Opened:
         self.connection.execute("COMMIT")
         self.unflushed.flushed(flush)
         if touched is not None and end is not None:
-            touched.add(end.id)
+            touched.soon.add(end.id)
         return removed
 
     def flush(self) -> None:
@@ -305,6 +306,8 @@ class Written(NamedTuple):
     changes: Changes
     outcomes: list[Outcome]
     forced: bool
+    accounts: frozenset[str]
+    """Logs in which it has stored nothing but changes of accounts."""
 
 
 @final

@@ -14,7 +14,8 @@ from typing import Final
 
 import apsw
 
-from relay.chat.entries import NO_EPOCH, Head, Submission
+from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
+from relay.chat.names import is_inbox
 from relay.store.decide import Pack
 from relay.store.file.generation import Durability, Host
 from relay.store.file.opening import Check
@@ -25,10 +26,13 @@ from relay.store.partition_file import PartitionFile
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
 from relay.store.state import LOGS_MAX, LogEnd, More
+from relay.store.touched import Touched
 from relay.store.view import UnpackEntry
 
 CHECK_LIMIT_S: Final = 1.0
 """For a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
+_SYSTEM: Final = int(Kind.SYSTEM)
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class SqlitePartition(PartitionFile):
@@ -74,8 +78,8 @@ class SqlitePartition(PartitionFile):
         self._pack = pack
         self._rules = rules
         self.logs_max = LOGS_MAX
-        self.touched: set[int] | None = None
-        """Ids of changed logs, for a follower (``search``); None: there is none."""
+        self.touched: Touched | None = None
+        """Receives the changed logs, for a follower (``search``); None: there is none."""
         self._notes = Notes()
         self._appended_ms = 0
         """When ``append`` last did what is due from time to time."""
@@ -150,7 +154,7 @@ class SqlitePartition(PartitionFile):
         except BaseException as error:
             self._give_up(error)
             raise
-        return Written(opened, changes, outcomes, forced)
+        return Written(opened, changes, outcomes, forced, _accounts(batch) if controls else _NONE)
 
     def _end_commit(self, written: Written) -> list[Outcome]:
         changes = written.changes
@@ -160,10 +164,20 @@ class SqlitePartition(PartitionFile):
             self._give_up(error)
             raise
         if self.touched is not None and changes.entries:
-            self.touched.update([end.id for end in changes.logs.values() if end.id])
+            self._note(self.touched, written)
         if not self._notes.empty:
             self._notes = Notes()  # no notes are added while a commit runs
         return written.outcomes
+
+    def _note(self, touched: Touched, written: Written) -> None:
+        """Record the changed logs."""
+        accounts, logs = written.accounts, written.changes.logs
+        if not accounts:
+            touched.soon.update([end.id for end in logs.values() if end.id])
+            return
+        for name, end in logs.items():
+            if end.id:
+                (touched.later if name in accounts else touched.soon).add(end.id)
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
@@ -235,3 +249,9 @@ class SqlitePartition(PartitionFile):
     def prove(self) -> None:
         """See ``log.Partition``."""
         self._notes.prove()
+
+
+def _accounts(batch: list[Submission]) -> frozenset[str]:
+    """Return the inboxes for which a batch has nothing but changes of their accounts."""
+    changed = {one.log for one in batch if one.kind == _SYSTEM and is_inbox(one.log)}
+    return frozenset(changed - {one.log for one in batch if one.kind != _SYSTEM})

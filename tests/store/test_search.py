@@ -18,6 +18,7 @@ from relay.store.search import files, finder, follower
 from relay.store.search.finder import Finder, Found
 from relay.store.search.follower import Follower
 from relay.store.search.words import WORDS_MAX, match_of
+from relay.store.touched import Touched
 from relay.wire.packing import unpack_entry
 from tests.support.logs import append, die, message, open_partition
 
@@ -36,7 +37,7 @@ class Indexed:
         self._counters: dict[str, int] = {}
 
     def _follow(self) -> None:
-        self.partition.touched = touched = set[int]()
+        self.partition.touched = self.touched = touched = Touched()
         self.follower = Follower(self.partition.path, self.path, touched, unpack_entry)
 
     def append(
@@ -349,13 +350,35 @@ def test_a_slice_whose_time_ends_with_its_last_step(
     assert indexed.found("tea") == [2, 1]
 
 
+def test_changes_of_accounts_alone_can_wait(indexed: Indexed) -> None:
+    """Nothing can be found in them. Whatever else a log has is not kept waiting by them."""
+    touched = indexed.touched
+    indexed.append("", "@alice", kind=Kind.SYSTEM)
+    assert (len(touched.soon), len(touched.later)) == (0, 1)
+    indexed.follower.run(1.0)
+    assert not touched.some, "a slice takes them as well"
+
+    indexed.append("", "lobby", kind=Kind.SYSTEM)
+    assert (len(touched.soon), len(touched.later)) == (1, 0), "a search tells of a room's end"
+    indexed.follower.run(1.0)
+    indexed.append("tea", "@alice")
+    assert (len(touched.soon), len(touched.later)) == (1, 0)
+    assert indexed.found("tea", "@alice") == [2]
+
+    system = message(4, log="@alice")._replace(kind=int(Kind.SYSTEM))
+    append(indexed.partition, message(3, b"more tea", log="@alice"), system)
+    assert len(touched.soon) == 1, "one commit with a message as well"
+    assert indexed.found("tea", "@alice") == [3, 2]
+
+
 def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:
     """The previous one may not have ended: each entry is in the index once."""
-    other = Follower(indexed.partition.path, indexed.path, {1}, unpack_entry)
+    touched = Touched()
+    other = Follower(indexed.partition.path, indexed.path, touched, unpack_entry)
     for n in range(100):
         indexed.append(f"tea {n}")
         indexed.follower.run(1.0)
-        other._touched.add(1)
+        touched.soon.add(1)
         other.run(1.0)
     assert len(indexed.look("tea", count=100).seqs) == 100
     other.close()

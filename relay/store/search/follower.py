@@ -28,6 +28,7 @@ from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 from relay.store.stub import LOST
+from relay.store.touched import Touched
 from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
@@ -106,15 +107,14 @@ class Follower:
     """Maintains one index. Not thread-safe, except for ``touched``."""
 
     def __init__(
-        self, partition: Path, index: Path, touched: set[int], unpack_entry: UnpackEntry
+        self, partition: Path, index: Path, touched: Touched, unpack_entry: UnpackEntry
     ) -> None:
         """Create; files are opened later.
 
         Args:
             partition: its file.
             index: the file of the index.
-            touched: ids of changed logs: added by commits, in any thread, and removed here, one at
-                a time.
+            touched: the changed logs.
             unpack_entry: reads a packed entry.
         """
         self._path = partition
@@ -138,8 +138,8 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """True while there is something to do."""
-        return bool(self._touched) or self.unfinished
+        """True while anything that could be found is not indexed."""
+        return bool(self._touched.soon) or self.unfinished
 
     @property
     def unfinished(self) -> bool:
@@ -212,12 +212,12 @@ class Follower:
                 return
             pragma(self._partition, f"cache_size=-{READ_CACHE_KIB}")
         if self._index is None:
-            if not self._touched and not self.path.exists() and not has_logs(self._partition):
+            if not self._touched.some and not self.path.exists() and not has_logs(self._partition):
                 self._scanned, self._scrub = None, False
                 return
             self._index = files.open_writer(self.path)
         index, partition = self._index, self._partition
-        if self._touched or self._again or self._unfinished or self._scanned is not None:
+        if self._touched.some or self._again or self._unfinished or self._scanned is not None:
             self._unfinished = more = True  # until it is committed
             index.execute("BEGIN IMMEDIATE")
             while more and time.monotonic() < until:
@@ -267,8 +267,7 @@ class Follower:
     def _next(self, index: apsw.Connection, partition: apsw.Connection) -> list[int]:
         """Return the ids of logs to examine."""
         found, self._again = dict.fromkeys(self._again), []
-        while self._touched and len(found) < LOGS_PER_STEP:
-            found[self._touched.pop()] = None
+        found.update(dict.fromkeys(self._touched.take(LOGS_PER_STEP - len(found))))
         if self._scanned is not None and len(found) < LOGS_PER_STEP:
             count = LOGS_PER_STEP - len(found)
             bounds = self._scanned, count

@@ -11,12 +11,18 @@ from typing import cast
 import psutil
 import pytest
 
+from relay.chat.entries import Kind
 from relay.server.worker.process.main import TICK_S
-from relay.server.worker.process.storage.indexing import GATHER_S, KEPT_ENTRIES, Indexing
+from relay.server.worker.process.storage.indexing import (
+    GATHER_ACCOUNTS_S,
+    GATHER_S,
+    KEPT_ENTRIES,
+    Indexing,
+)
 from relay.store.file.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from tests.support.cluster import DEADLINE_S
-from tests.support.logs import append, messages, open_partition
+from tests.support.logs import append, message, messages, open_partition
 
 
 class Loop:
@@ -63,11 +69,15 @@ class Followed:
         append(self.partition, *messages(self._counter + 1, self._counter + count))
         self._counter += count
 
+    def register(self, inbox: str) -> None:
+        """Append the first entry of an account."""
+        append(self.partition, message(1, log=inbox)._replace(kind=int(Kind.SYSTEM)))
+
     def settle(self) -> None:
         """Index everything, and let the last slice be long ago."""
         while self.indexing.behind:
             self.tick(GATHER_S)
-        self.loop.now += GATHER_S
+        self.loop.now += GATHER_ACCOUNTS_S
         self.loop.slices = 0
 
 
@@ -106,6 +116,26 @@ def test_the_first_message_is_indexed_at_once_and_those_behind_it_together(
     followed.tick(GATHER_S)
     assert (followed.loop.slices, followed.indexing.entries) == (2, entries + 5)
     assert not followed.indexing.behind
+
+
+def test_registrations_are_collected_for_longer_unless_there_is_a_message(
+    followed: Followed,
+) -> None:
+    entries = followed.indexing.entries
+    followed.register("@bob")
+    followed.tick(TICK_S)
+    assert followed.loop.slices == 1, "the first one is indexed at once as well"
+    for number in range(5):
+        followed.register(f"@carol{number}")
+        followed.tick(GATHER_S)
+    assert not followed.indexing.behind
+    assert (followed.loop.slices, followed.indexing.entries) == (1, entries + 1)
+    followed.tick(GATHER_ACCOUNTS_S)
+    assert (followed.loop.slices, followed.indexing.entries) == (2, entries + 6)
+    followed.register("@dave")
+    followed.say(1)
+    followed.tick(GATHER_S)
+    assert (followed.loop.slices, followed.indexing.entries) == (3, entries + 8)
 
 
 def test_what_a_slice_was_too_short_for_does_not_wait(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from relay.server.system.threads import started_pool
 from relay.store.search import files
 from relay.store.search.follower import Follower
+from relay.store.touched import Touched
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ the thread needs the interpreter, which it does every few rows."""
 GATHER_S: Final = 1.0
 """Time between two slices of a partition whose index is complete; messages of this time are added
 together. A message is found about a second after it was stored."""
+GATHER_ACCOUNTS_S: Final = 30.0
+"""The same if only accounts have changed, for example by registrations. Nothing of that can be
+found, and many small slices take more time than one."""
 KEPT_ENTRIES: Final = 32
 """A partition with at least this many entries in its slice keeps its files open, which costs 200
 KiB; for fewer they are opened again."""
@@ -54,12 +58,14 @@ class Indexing:
         self._on = on
         self._thread = started_pool(1, "relay-index")
         self._followers: dict[int, Follower] = {}
-        self._touched: dict[int, set[int]] = {}
+        self._touched: dict[int, Touched] = {}
         self._running: asyncio.Future[None] | None = None
         self._turn = 0
         """The last partition served."""
         self._gathering: dict[int, float] = {}
         """By partition: until when messages accumulate, unless there is more to do."""
+        self._gathering_accounts: dict[int, float] = {}
+        """The same for changes of accounts."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Returns partitions whose disk is nearly full: nothing is added to their indexes."""
         self.overloaded: Callable[[], bool] = _never
@@ -80,12 +86,9 @@ class Indexing:
         """Number of partitions whose index is incomplete."""
         return sum(one.behind for one in self._followers.values())
 
-    def follow(self, index: int) -> set[int]:
-        """Index a partition from now on.
-
-        Return the set in which ids of changed logs are recorded.
-        """
-        touched = self._touched.setdefault(index, set())
+    def follow(self, index: int) -> Touched:
+        """Index a partition from now on. Return where changed logs are recorded."""
+        touched = self._touched.setdefault(index, Touched())
         if self._on:
             self._begin(index)
         else:
@@ -107,6 +110,7 @@ class Indexing:
         """Stop indexing a partition that belongs to another worker now."""
         self._touched.pop(index, None)
         self._gathering.pop(index, None)
+        self._gathering_accounts.pop(index, None)
         self._end(index)
 
     def _end(self, index: int) -> None:
@@ -154,8 +158,7 @@ class Indexing:
         due = [
             index
             for index, one in self._followers.items()
-            if index not in short
-            and (one.unfinished or (one.behind and now >= self._gathering.get(index, 0.0)))
+            if index not in short and (one.unfinished or self._gathered(index, now))
         ]
         if due:
             before = self._followers.get(self._turn)
@@ -163,8 +166,16 @@ class Indexing:
             follower = self._followers[self._turn]
             slice_s = OVERLOADED_SLICE_S if overloaded else SLICE_S
             self._gathering[self._turn] = now + GATHER_S
+            self._gathering_accounts[self._turn] = now + GATHER_ACCOUNTS_S
             self._ticks = 0
             self._running = self._run(lambda: _run(before, follower, slice_s))
+
+    def _gathered(self, index: int, now: float) -> bool:
+        """Return whether a partition has changed logs that have waited long enough."""
+        touched = self._touched[index]
+        if touched.soon and now >= self._gathering.get(index, 0.0):
+            return True
+        return bool(touched.later) and now >= self._gathering_accounts.get(index, 0.0)
 
     def _remove(self, index: int) -> None:
         try:
