@@ -10,6 +10,7 @@ import pytest
 
 from relay import limits
 from relay.chat.entries import Kind
+from relay.chat.partition import partition_of
 from relay.chat.rooms import requests as rooms
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
@@ -18,6 +19,7 @@ from relay.server.worker.member.reply import Reply
 from relay.server.worker.process.main import TICK_S
 from relay.server.worker.process.storage import indexing, searches
 from relay.store.search import files
+from relay.store.search.finder import Finder
 from relay.store.search.finder import Found as Found_
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Error, Found, Room, Search, Send
@@ -210,6 +212,30 @@ async def test_ones_own_direct_messages_and_nobody_elses(cluster: Cluster) -> No
     await other.indexed(3, "@alice")
     assert await other.found("word", "@carol") == ["a word for carol"]
     assert await other.found("carol", "@bob") == []  # not bob's messages with carol
+
+
+async def test_changes_of_an_account_are_not_left_out(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are indexed later, and have no words: nobody is told that messages were not searched."""
+    monkeypatch.setattr(indexing, "GATHER_ACCOUNTS_S", 3600.0)
+    partition = partition_of("@alice")
+    near = next(name for n in range(999) if partition_of(f"@{(name := f'near{n}')}") == partition)
+    await TestClient.login(cluster.workers[0], near)
+    home = cluster.home("@alice")._stores
+    finder = Finder(home._directory.search_path(partition))
+    await until(lambda: finder.find(f"@{near}", "word", 0, 9, 1).indexed == 1, "a slice")
+
+    alice = await TestClient.login(cluster.workers[0], "alice")
+    bob = await TestClient.login(cluster.workers[1], "bob")
+    await alice.join("@alice")
+    asker = Asker(alice)
+    assert (await asker.page("word", "@alice")).indexed == 1
+    assert finder.find("@alice", "word", 0, 9, 1).indexed == 0
+    finder.close()
+    await says(bob, 1, "a word for alice", "@alice")
+    await asker.indexed(2, "@alice")
+    assert await asker.found("word", "@alice") == ["a word for alice"]
 
 
 async def test_pages_are_bounded_by_bytes(cluster: Cluster) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 READ_PER_TURN: Final = 16
 """Messages to read in one step: about 0.5 ms."""
+CHANGES_READ_MAX: Final = 16
+"""Entries above the indexed ones that are read, to find out whether they are changes of an account:
+registering takes one, each device another."""
 
 
 async def search(session: Session, search: Search) -> None:
@@ -76,7 +79,28 @@ async def search(session: Session, search: Search) -> None:
         return
     rows, next_seq, end = page
     counts.searches[Searched.FOUND if rows else Searched.NOTHING] += 1
-    session.answer(pack_found(number, asked, next_seq, end, min(found.indexed, feed.seq), rows))
+    examined = _examined(session, log, min(found.indexed, feed.seq), feed.seq)
+    session.answer(pack_found(number, asked, next_seq, end, examined, rows))
+
+
+def _examined(session: Session, log: str, indexed: int, head: int) -> int:
+    """Return up to which entry nothing was left out.
+
+    Changes of an account are indexed later (``process.storage.indexing``): they have no words.
+    """
+    if indexed >= head or not names.is_inbox(log):
+        return indexed
+    session.sends.owe_work(CHANGES_READ_MAX // FOUND_PER_UNIT)
+    try:
+        reader = session.services.reader_of(log)
+        page = reader.read(log, indexed, head, limits.PAGE_BYTES_MAX, CHANGES_READ_MAX)
+        for seq, packed in page.rows:
+            if stored_entry(log, packed).kind != Kind.SYSTEM:
+                return indexed
+            indexed = seq
+    except StoreError:
+        return indexed  # somebody who reads that part is told of it
+    return head if page.end else indexed
 
 
 async def _page(
