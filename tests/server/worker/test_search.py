@@ -222,18 +222,19 @@ async def test_changes_of_an_account_are_not_left_out(
     partition = partition_of("@alice")
     near = next(name for n in range(999) if partition_of(f"@{(name := f'near{n}')}") == partition)
     await TestClient.login(cluster.workers[0], near)
+    bob = await TestClient.login(cluster.workers[1], "bob")
+    await says(bob, 1, "so this partition has its slice at once", f"@{near}")
     home = cluster.home("@alice")._stores
     finder = Finder(home._directory.search_path(partition))
-    await until(lambda: finder.find(f"@{near}", "word", 0, 9, 1).indexed == 1, "a slice")
+    await until(lambda: finder.find(f"@{near}", "word", 0, 9, 1).indexed == 2, "a slice")
 
     alice = await TestClient.login(cluster.workers[0], "alice")
-    bob = await TestClient.login(cluster.workers[1], "bob")
     await alice.join("@alice")
     asker = Asker(alice)
     assert (await asker.page("word", "@alice")).indexed == 1
     assert finder.find("@alice", "word", 0, 9, 1).indexed == 0
     finder.close()
-    await says(bob, 1, "a word for alice", "@alice")
+    await says(bob, 2, "a word for alice", "@alice")
     await asker.indexed(2, "@alice")
     assert await asker.found("word", "@alice") == ["a word for alice"]
 
