@@ -292,6 +292,7 @@ async def run(
     turns: int = ROUNDS,
     kills_every: int = 0,
     workers: int = 3,
+    wanted: str = "",
 ) -> Outcome:
     """Let a moderator ban users and let them in again, while they write and workers are killed.
 
@@ -301,9 +302,10 @@ async def run(
         turns: how often both are let in and banned.
         kills_every: a worker is killed in each so many turns, while rights are changed; 0: none.
         workers: of the relay; with one, each kill interrupts all of them.
+        wanted: the run ends after the turn that shows this fault; "": after all turns.
     """
     data = directory / "data"
-    outcome = Outcome(turns=turns)
+    outcome = Outcome()
     with Relay(data, workers=workers, fault=fault) as relay:
         # Her requests race with kills, on a machine that may take long to replace a worker.
         async with Client(relay.address, name=MODERATOR, retry_timeout_s=COMMAND_S) as alice:
@@ -356,6 +358,12 @@ async def run(
                         await killing
                         await asyncio.to_thread(traveller.come_after_a_kill, len(devices.lists))
                         await devices.come_after_a_kill(relay)
+                    outcome.turns += 1
+                    if wanted:
+                        found = _findings(data, people, devices, traveller)
+                        if wanted in {finding.fault for finding in found}:
+                            outcome.findings = found
+                            break
             finally:
                 for task in tasks:
                     task.cancel()
@@ -369,21 +377,23 @@ async def run(
                 assert eve.seen == []
                 assert dave.refused[Muted.__name__]
                 assert mona.refused[NotAllowed.__name__]
-    logs = {room: rights.with_holes(stored(data, room)) for room in (ROOM, SQUARE)}
-    assert None not in logs[ROOM], "nothing was removed but what was in a deleted room"
+    logs = {room: stored(data, room) for room in (ROOM, SQUARE)}
+    holes = None in rights.with_holes(logs[ROOM])
+    assert not holes, "nothing was removed but what was in a deleted room"
     for log in logs.values():
-        outcome.kinds.update(Kind(entry.kind) for entry in log if entry is not None)
+        outcome.kinds.update(Kind(entry.kind) for entry in log)
     outcome.links = len(devices.lists)
-    outcome.findings = [
-        *[
-            finding
-            for room, log in logs.items()
-            for finding in rights.check(
-                log, {person.name: person.got for person in people if person.room == room}
-            )
-        ],
-        *devices.check(people, data),
-        *[rights.Finding("ticket", TRAVELLER, 0)] * traveller.twice,
-        *[rights.Finding("chain", TRAVELLER, count) for count in traveller.went_back],
-    ]
+    outcome.findings += _findings(data, people, devices, traveller)
     return outcome
+
+
+def _findings(
+    data: Path, people: list[Person], devices: _Devices, traveller: Traveller
+) -> list[rights.Finding]:
+    """Compare what everybody has received with what is stored before that, if the relay runs."""
+    found = devices.check(people, data)
+    for room in (ROOM, SQUARE):
+        got = {person.name: person.got for person in people if person.room == room}
+        found += rights.check(rights.with_holes(stored(data, room)), got)
+    found += [rights.Finding("ticket", TRAVELLER, 0)] * traveller.twice
+    return found + [rights.Finding("chain", TRAVELLER, count) for count in traveller.went_back]

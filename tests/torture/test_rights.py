@@ -165,7 +165,9 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
 )
 async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str) -> None:
     """Each bug that a reasonable implementation might have."""
-    assert found in {finding.fault for finding in (await moderated.run(tmp_path, variant)).findings}
+    # Whether a turn shows it depends on which requests are under way at a change of rights.
+    outcome = await moderated.run(tmp_path, variant, turns=6 * moderated.ROUNDS, wanted=found)
+    assert found in {finding.fault for finding in outcome.findings}
 
 
 async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
