@@ -71,6 +71,7 @@ import relay.store.reading.resume
 import relay.store.retention.limits
 import relay.store.retention.message_counter
 import relay.store.search.words
+import relay.store.touched
 import relay.wire.fork
 import relay.wire.key_schedule
 import relay.wire.other_protocols
