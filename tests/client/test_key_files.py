@@ -231,7 +231,7 @@ def test_only_a_newline_ends_a_line_of_pins(files: KeyFiles, char: str) -> None:
         files.pins(SERVER)
 
 
-@pytest.mark.parametrize("cut", [1, 2, 30, 100, 135])
+@pytest.mark.parametrize("cut", [1, 2, 3, 30, 31, 62, 100, 135])
 def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -> None:
     """A program killed while writing leaves half a line; a login reads the complete ones."""
     files.pin(SERVER, "alice", PIN)
@@ -242,6 +242,7 @@ def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -
     assert files.pins(SERVER) == left
     files.pin(SERVER, "carol", PIN)
     assert files.pins(SERVER) == left | {"carol": PIN}
+    assert path.read_bytes().count(b"\n") == len(left) + 1, "nothing is left of it"
 
 
 _LINE = f"carol {'ab' * 32} 3 {'cd' * 32}"

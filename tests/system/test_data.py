@@ -440,7 +440,7 @@ def test_without_descriptors_nothing_is_taken_for_damaged(
     (tmp_path / "LINES").write_text("")
     given = [str(tmp_path / one) if one.isupper() else one for one in command]
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    for few in ("8,8", "20,20", "50,50"):
+    for few in ("8,8", "20,20", "50,50", "70,70"):
         ended = run_program(WITH_FEW_FILES, few, *given, "--data", whole)
         assert (ended.returncode, ended.stdout) == (1, ""), ended
         assert re.fullmatch(

@@ -373,3 +373,35 @@ def test_with_a_full_disk_the_key_is_not_changed(tmp_path: Path) -> None:
     with Relay(data) as relay:
         assert following in relay.address
         assert relay.stop() == 0
+
+
+KILLED_IN_THE_EXCHANGE = """
+import os, sys
+from relay.cli.main import main
+from relay.server.offline import server_keys
+server_keys.sync_directory = lambda _: os._exit(9)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("lineage", [True, False])
+def test_killed_in_the_exchange_the_server_keeps_its_id(tmp_path: Path, lineage: bool) -> None:
+    """Also if nothing tells its id but its key, as in a directory of an older version."""
+    data = tmp_path / "data"
+    with Relay(data) as relay:
+        first = relay.address.partition("//")[2].partition("@")[0]
+        assert relay.stop() == 0
+    following = fingerprint_in(key_command("new", data), "next key")
+    if not lineage:
+        (data / "server.id").unlink()
+    killed = run_program(KILLED_IN_THE_EXCHANGE, "key", "rotate", "--yes", "--data", data)
+    assert killed.returncode == 9, killed
+    told = "add its fingerprint there as the last line"
+    with pytest.raises(RelayNotStarted, match=told), Relay(data):
+        pass
+    with (data / "server.id").open("a") as file:
+        file.write(f"{following}\n")
+    with Relay(data) as relay:
+        assert following in relay.address
+        assert relay.stop() == 0
+    assert fingerprint_in(key_command("show", data), "server id") == first

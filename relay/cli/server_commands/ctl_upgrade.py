@@ -24,19 +24,21 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
     """
     before = server.ask("upgrade-state")
     server.ask("upgrade")
-    held_s = time.monotonic()
-    deadline, to_leave = held_s + PATIENCE_S, 0
+    deadline, to_leave = time.monotonic() + PATIENCE_S, 0
+    free_since: float | None = None
     while time.monotonic() < deadline:
         sleep(LOOK_S)
         try:
             now = server.ask("upgrade-state")
         except CommandError:  # there is no answer during the switch
             if not server.has_ended():
-                held_s = time.monotonic()
-            elif time.monotonic() - held_s > GONE_S:
+                free_since = None
+            elif free_since is None:
+                free_since = time.monotonic()
+            elif time.monotonic() - free_since > GONE_S:
                 raise CommandError("not upgraded: the relay has ended") from None
             continue
-        held_s = time.monotonic()
+        free_since = None
         if now.get("to_leave", 0) != to_leave:
             deadline, to_leave = time.monotonic() + PATIENCE_S, now["to_leave"]
         if now["pid"] != before["pid"]:

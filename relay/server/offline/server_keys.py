@@ -124,12 +124,15 @@ class ServerKeys:
                 f"{NEXT_KEY_FILE} there yourself, remove {NEXT_KEY_FILE}, and add "
                 f"{expected} to {LINEAGE_FILE} as the last line"
             )
-        owner = path.stat()
-        lineage = read_lineage(self._data / LINEAGE_FILE) or [state.fingerprint]
+        owner, file = path.stat(), self._data / LINEAGE_FILE
+        lineage = read_lineage(file)
+        if not lineage:
+            # Otherwise a start after half of the exchange would make the new key the server's id.
+            lineage = [state.fingerprint]
+            with prepared_lineage(file, lineage, owner=owner) as publish:
+                publish()
         # Its content is on the disk first, which may be full: nothing is changed then.
-        with prepared_lineage(
-            self._data / LINEAGE_FILE, [*lineage, expected], owner=owner
-        ) as publish:
+        with prepared_lineage(file, [*lineage, expected], owner=owner) as publish:
             self._exchange(path)
             publish()
 

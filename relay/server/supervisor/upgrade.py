@@ -253,7 +253,7 @@ class Upgrade:
     def end(self) -> None:
         """The server is stopping: there will be no next one."""
         if self.pid and not self.given_away and not self.lent:
-            self._failed = STOPPED
+            self._failed = self._failed or STOPPED
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 

@@ -17,10 +17,10 @@ MORE_PROCESSES: Final = (
     "allow the relay more processes and threads "
     "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
 )
-COMMAND_FILES: Final = 64
-"""Descriptors of a command that opens all 16 partitions: each has a file, a write-ahead log and the
-index of that. If they run out, SQLite reports that a file cannot be opened, or doubts its content.
-"""
+COMMAND_FILES: Final = 96
+"""Descriptors of a command that opens all 16 partitions: each has a file, a write-ahead log, the
+index of that and one or two for its lock. If they run out, SQLite reports that a file cannot be
+opened, or doubts its content."""
 _MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
 
 

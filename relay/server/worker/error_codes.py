@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay.chat.rooms.refusal import OF_RIGHTS, Reason
+from relay.chat.rooms.refusal import Reason
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError, StoreFull
 from relay.wire.codes import ErrorCode
 
@@ -26,17 +26,7 @@ ROOM_CODES: Final = {
 
 assert set(ROOM_CODES) == set(Reason)
 NOT_CONFIRMED: Final = "the rights of the requester cannot be read now"
-
-
-def room_code(reason: Reason, *, unconfirmed: bool) -> ErrorCode:
-    """Return the code for a refusal in a room.
-
-    Args:
-        reason: why it was refused.
-        unconfirmed: True if the requester may be an operator (``home.operators``), to whom it might
-            be allowed.
-    """
-    return ErrorCode.UNAVAILABLE if unconfirmed and reason in OF_RIGHTS else ROOM_CODES[reason]
+"""The text of UNAVAILABLE if the requester may be an operator (``home.operators``)."""
 
 
 def code_of(error: StoreError) -> ErrorCode:

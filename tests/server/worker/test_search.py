@@ -23,7 +23,7 @@ from relay.store.search.finder import Finder
 from relay.store.search.finder import Found as Found_
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Error, Found, Room, Search, Send
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.standing_clock import StandingClock
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -219,6 +219,7 @@ async def test_changes_of_an_account_are_not_left_out(
 ) -> None:
     """They are indexed later, and have no words: nobody is told that messages were not searched."""
     monkeypatch.setattr(indexing, "GATHER_ACCOUNTS_S", 3600.0)
+    monkeypatch.setattr(indexing, "SLICE_S", DEADLINE_S)  # or the next one continues it
     partition = partition_of("@alice")
     near = next(name for n in range(999) if partition_of(f"@{(name := f'near{n}')}") == partition)
     await TestClient.login(cluster.workers[0], near)
@@ -227,6 +228,8 @@ async def test_changes_of_an_account_are_not_left_out(
     home = cluster.home("@alice")._stores
     finder = Finder(home._directory.search_path(partition))
     await until(lambda: finder.find(f"@{near}", "word", 0, 9, 1).indexed == 2, "a slice")
+    follower = home.indexing._followers[partition]
+    await until(lambda: not follower.unfinished, "its end")
 
     alice = await TestClient.login(cluster.workers[0], "alice")
     await alice.join("@alice")

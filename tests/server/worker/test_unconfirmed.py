@@ -19,6 +19,7 @@ from relay.chat.entries import Kind as EntryKind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.rooms import requests as rooms
 from relay.chat.rooms.events import Kind, Role
+from relay.server.worker.error_codes import NOT_CONFIRMED
 from relay.store.errors import StoreUnavailable
 from relay.store.log import Reader
 from relay.wire.codes import ErrorCode
@@ -104,10 +105,18 @@ async def answer(client: TestClient, envelope: ClientEnvelope) -> Done | Error |
 
 
 @pytest.mark.parametrize("unreadable", [damaged, away])
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        *((asked, Kind.PRIVATE) for asked in ASKED),
+        # What everybody may read: there the commit itself refuses.
+        *((asked, Kind.PUBLIC) for asked in ASKED if asked != "show the room"),
+    ],
+)
 async def test_what_only_an_operator_may_do(
     cluster: Cluster,
     asked: str,
+    kind: Kind,
     unreadable: Callable[[Cluster], AbstractContextManager[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -115,7 +124,7 @@ async def test_what_only_an_operator_may_do(
     opera = await an_operator(cluster, worker=cluster.other(LOG))
     alice = await TestClient.login(cluster.home(LOG), "alice")
     await TestClient.login(cluster.home(LOG), "bob")
-    await done(alice, rooms.Create(Kind.PRIVATE))
+    await done(alice, rooms.Create(kind))
     alice.send(LOG, 1)
     await alice.acked(LOG, 1)
     before = stored(cluster.home(LOG))
@@ -125,6 +134,7 @@ async def test_what_only_an_operator_may_do(
             refused = await answer(opera, envelope)
             assert isinstance(refused, Error | Refused), refused
             assert refused.code == ErrorCode.UNAVAILABLE
+            assert refused.text == NOT_CONFIRMED
             assert isinstance(refused, Error) or refused.arg > 0, "when to send it again"
         assert stored(cluster.home(LOG)) == before
         told = [log for log, _ in reported(caplog, "account_unreadable")]
@@ -147,3 +157,17 @@ async def test_what_everybody_may_do(
         exists = await ask(opera, rooms.Create())
         assert isinstance(exists, Error)
         assert exists.code == ErrorCode.ROOM_EXISTS
+
+
+@pytest.mark.parametrize("unreadable", [damaged, away])
+async def test_what_an_operator_may_not_do_either(
+    cluster: Cluster, unreadable: Callable[[Cluster], AbstractContextManager[None]]
+) -> None:
+    """Refused as for everybody: to send it again would never help, and later sends would wait."""
+    opera = await an_operator(cluster, worker=cluster.other(LOG))
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    await done(alice, rooms.Create(Kind.ANNOUNCE))
+    with unreadable(cluster):
+        refused = await answer(opera, Send(LOG, 1, 0, "text/plain", b"news"))
+    assert isinstance(refused, Refused)
+    assert refused.code == ErrorCode.READ_ONLY

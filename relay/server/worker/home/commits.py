@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
+from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
-from relay.server.worker.error_codes import room_code
+from relay.chat.rooms.refusal import OF_RIGHTS, Reason
+from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES
 from relay.server.worker.home.permissions import refused
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
@@ -34,6 +36,7 @@ from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.chat.rooms.refusal import Refused as RoomRefused
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Outcome, Partition
@@ -53,6 +56,7 @@ THROTTLE_AHEAD_NS: Final = 1_000_000_000
 THROTTLE_FOR_NS_MAX: Final = 100_000_000
 """Maximum duration that counts for one commit. Otherwise a stalled disk, or busy threads, would
 delay bans and removals of devices for nineteen times as long again."""
+_REDACTION: Final = int(Kind.REDACTION)
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
 log = logging.getLogger("relay.worker")
@@ -127,9 +131,7 @@ class Commit:
                 case UnknownOutcome():
                     port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
                 case Denied(refused=denied):
-                    code = room_code(denied.reason, unconfirmed=waiting.unconfirmed)
-                    retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
-                    port.send(Refused(tag, int(code), retry_ms, denied.text))
+                    port.send(_denied(waiting, denied))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason, limit=limit):
@@ -137,6 +139,19 @@ class Commit:
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
+
+
+def _denied(waiting: Waiting, refusal: RoomRefused) -> Refused:
+    """Return the answer to a submission that the rules of its room refuse.
+
+    Operators may erase messages and begin rooms. What they write has no other rights.
+    """
+    if waiting.unconfirmed and refusal.reason in OF_RIGHTS:
+        erases = waiting.submission.kind == _REDACTION
+        if erases or refusal.reason is Reason.NOT_ALLOWED:
+            code = int(ErrorCode.UNAVAILABLE)
+            return Refused(waiting.tag, code, limits.RETRY_MS, NOT_CONFIRMED)
+    return Refused(waiting.tag, int(ROOM_CODES[refusal.reason]), 0, refusal.text)
 
 
 @final

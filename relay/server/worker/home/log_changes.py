@@ -30,11 +30,13 @@ Decided = TypeVar("Decided")
 class PendingRequest:
     """A request, and the port for its answer."""
 
-    __slots__ = ("ask", "port")
+    __slots__ = ("ask", "port", "unconfirmed")
 
     def __init__(self, port: Port, ask: Ask) -> None:
         self.port = port
         self.ask = ask
+        self.unconfirmed = False
+        """True if the requester may be an operator, which cannot be read now (``operators``)."""
 
     def answer(self, data: bytes = b"") -> None:
         """Answer that it is done."""

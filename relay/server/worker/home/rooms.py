@@ -20,11 +20,11 @@ from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
 from relay.chat.rooms.decide import Context
-from relay.chat.rooms.refusal import Reason
+from relay.chat.rooms.refusal import OF_RIGHTS, Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
-from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES, code_of, room_code
+from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.room_entries import entry_of, redaction_of
 from relay.server.worker.stored import stored_entry, stored_room
@@ -49,6 +49,7 @@ _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
 """Another entry has taken the position of the one that was decided on."""
 _JUDGED: Final = frozenset(ROOM_CODES.values()) - _OVERTAKEN
 """Errors of a redaction that the commit itself detects."""
+_OF_RIGHTS: Final = frozenset({ROOM_CODES[reason] for reason in OF_RIGHTS})
 log = logging.getLogger("relay.worker")
 
 
@@ -88,7 +89,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def _decide(self, asked: PendingRequest) -> None:
         ask = asked.ask
         name = ask.log
-        actor, unconfirmed = self._operators.actor(ask)
+        actor, asked.unconfirmed = self._operators.actor(ask)
         try:
             request, seen = requests.unpack(ask.content)
             room, head = self._room(name)
@@ -108,8 +109,10 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone, own)
             event = decide.decide(room, request, context)
         except RoomRefused as refused:
-            code = room_code(refused.reason, unconfirmed=unconfirmed)
-            asked.refuse(code, NOT_CONFIRMED if code == ErrorCode.UNAVAILABLE else refused.text)
+            if asked.unconfirmed and refused.reason in OF_RIGHTS:
+                asked.refuse(ErrorCode.UNAVAILABLE, NOT_CONFIRMED)
+            else:
+                asked.refuse(ROOM_CODES[refused.reason], refused.text)
             return
         except EnvelopeError as error:
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))
@@ -173,6 +176,13 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     # --- the outcome of a commit ----------------------------------------------------------------
     def _again(self, refused: Refused) -> bool:
         return refused.code in _OVERTAKEN  # the room was created in the same commit, by a message
+
+    def _refused(self, change: Change[Event | requests.Redact], message: Refused) -> None:
+        asked = change.asked
+        if asked is not None and asked.unconfirmed and message.code in _OF_RIGHTS:
+            asked.refuse(ErrorCode.UNAVAILABLE, NOT_CONFIRMED)
+        else:
+            super()._refused(change, message)
 
     def _code_of(self, refused: Refused) -> ErrorCode:
         for code in _JUDGED:
