@@ -381,14 +381,21 @@ async def test_messages_after_a_gap_are_not_paid_for(tmp_path: Path) -> None:
 async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
     """It waits the given time, and everything is stored, in order."""
     limits = Limits(loopback_exempt=False, send_bytes_per_s=100_000)
-    async with Cluster(tmp_path, 1, limits=limits) as single:
+    clock = StandingClock()  # until a message is refused, however long that takes
+    async with Cluster(tmp_path, 1, limits=limits, needs={"clock": clock}) as single:
         worker, later = of(single)
         address = f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{worker.port}"
         async with Client(address, name="bulk") as client:
-            posts = [await client.post(LOG, "x" * 200) for _ in range(800)]
-            stored = await asyncio.gather(*posts)
-        assert [one.seq for one in stored] == list(range(1, 801))
-        assert worker.parts.services.budgets.refusals.counts[Budget.SEND_BYTES] > 0
+
+            async def send() -> list[int]:
+                posts = [await client.post(LOG, "x" * 200) for _ in range(800)]
+                return [one.seq for one in await asyncio.gather(*posts)]
+
+            sending = asyncio.create_task(send())
+            refused = worker.parts.services.budgets.refusals.counts
+            await until(lambda: refused[Budget.SEND_BYTES] > 0, "a refusal")
+            clock.go_on()
+            assert await sending == list(range(1, 801))
         assert worker.parts.services.budgets.refusals.counts[Budget.WASTE] == 0
         assert not later.due
 
