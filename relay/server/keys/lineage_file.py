@@ -41,13 +41,11 @@ def read_lineage(path: Path) -> list[str]:
     return found
 
 
-def write_lineage(path: Path, fingerprints: list[str]) -> None:
-    """Write the file atomically and durably, replacing an earlier one.
-
-    Raises:
-        StartError: it cannot be written.
-    """
-    with prepared_lineage(path, fingerprints) as publish:
+def write_lineage(
+    path: Path, fingerprints: list[str], *, owner: os.stat_result | None = None
+) -> None:
+    """Write the file atomically and durably, replacing an earlier one: see ``prepared_lineage``."""
+    with prepared_lineage(path, fingerprints, owner=owner) as publish:
         publish()
 
 

@@ -19,7 +19,7 @@ from relay.server.keys.key_files import (
     OLD_KEY_FILE,
     create_key_file,
 )
-from relay.server.keys.lineage_file import prepared_lineage, read_lineage
+from relay.server.keys.lineage_file import prepared_lineage, read_lineage, write_lineage
 from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import as_owner_of
 from relay.store.file.directory import DataDirectory
@@ -129,8 +129,7 @@ class ServerKeys:
         if not lineage:
             # Otherwise a start after half of the exchange would make the new key the server's id.
             lineage = [state.fingerprint]
-            with prepared_lineage(file, lineage, owner=owner) as publish:
-                publish()
+            write_lineage(file, lineage, owner=owner)
         # Its content is on the disk first, which may be full: nothing is changed then.
         with prepared_lineage(file, [*lineage, expected], owner=owner) as publish:
             self._exchange(path)
