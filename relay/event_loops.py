@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> asyncio.Runner:
-    """Return a runner with its event loop.
+    """Return a runner with its event loop, which has run.
 
     Raises:
         OSError: the system allows none: too many open files, or a refused call.
@@ -22,13 +22,21 @@ def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) 
     hook, log = sys.unraisablehook, logging.getLogger("asyncio")
     log.disabled = True
     try:
-        made.get_loop()
+        # uvloop watches its first descriptor when it runs. If that fails, it can neither run nor
+        # be closed any more, and whatever tries hides the reason.
+        _run_once(made.get_loop())
     except OSError as error:
         sys.unraisablehook = lambda _: None
         number = error.errno or 0
+        del made  # destroyed before the log is back: what is raised below holds this frame
     else:
         return made
     finally:  # the exception is gone by now, with its context and all their frames
         sys.unraisablehook, log.disabled = hook, False
     limit = " (sysctl fs.epoll.max_user_watches)" if number == errno.ENOSPC else ""
     raise OSError(number, f"an event loop cannot be made: {os.strerror(number)}{limit}")
+
+
+def _run_once(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
