@@ -27,8 +27,8 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
 from relay.errors import EnvelopeError
 from relay.server.offline import repair as repairing
-from relay.server.worker.home.account_logs import AccountLogs
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.accounts.logs import AccountLogs
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.server.worker.stored import readable, stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.store.file.directory import DataDirectory

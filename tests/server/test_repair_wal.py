@@ -19,8 +19,8 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind as RoomKind
 from relay.server.offline import repair as repairing
 from relay.server.offline.repair import Repaired
-from relay.server.worker.home.room_entries import entry_of as room_entry
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.entries import entry_of as room_entry
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.file.checkpoint import copy_pages
 from relay.store.file.companions import wal_bytes, wal_path
 from relay.store.file.directory import DataDirectory

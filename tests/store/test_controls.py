@@ -11,7 +11,7 @@ import pytest
 
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.file.integrity import check_file
 from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition

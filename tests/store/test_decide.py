@@ -15,8 +15,8 @@ from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.state import Room
-from relay.server.worker.home.room_entries import entry_of
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.entries import entry_of
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store import apply
 from relay.store.decide import Decision, Pack
 from relay.store.file.schema import rows

@@ -10,8 +10,8 @@ import pytest
 from relay.chat.entries import Submission
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
-from relay.server.worker.home.room_entries import entry_of
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.entries import entry_of
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import NOW_MS, append, open_partition, salvaged, unnoticed

@@ -13,7 +13,7 @@ import pytest
 from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.contents import connect_still
 from relay.store.file.checkpoint import copy_pages
 from relay.store.file.companions import wal_bytes, wal_path

@@ -15,8 +15,8 @@ from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.state import Room
-from relay.server.worker.home.room_entries import entry_of
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.entries import entry_of
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.salvage.log import SalvagedLog
 from relay.store.stub import LOST
 from tests.support import logs

@@ -12,9 +12,9 @@ from relay.chat.entries import Submission
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind, Role
-from relay.server.worker.home.commits import READS_MAX
-from relay.server.worker.home.room_entries import entry_of
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.committing.commits import READS_MAX
+from relay.server.worker.home.rooms.entries import entry_of
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.server.worker.home.submissions import SLOW_PER_GROUP
 from relay.store.log import Outcome, Stored
 from relay.store.read_budget import ReadBudget

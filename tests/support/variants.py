@@ -40,7 +40,7 @@ def _is_of_the_start(context: WorkerContext) -> bool:
 def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits of rooms fail."""
     from relay.chat import names
-    from relay.server.worker.home.publishing import Publishing
+    from relay.server.worker.home.followers.publishing import Publishing
     from relay.store import apply
     from relay.store.decide import Decision
     from relay.store.log import Began, Stored
@@ -217,7 +217,7 @@ def rights_of_a_moment_ago(_: WorkerContext) -> None:
     """Each message is judged by the rights found for its sender's previous one, not by the current
     ones.
     """
-    from relay.server.worker.home.room_rules import RoomRules
+    from relay.server.worker.home.rooms.rules import RoomRules
 
     before = RoomRules.before
     remembered: dict[tuple[str, str], Denied | Submission | None] = {}
@@ -275,7 +275,7 @@ def nobody_is_put_out(_: WorkerContext) -> None:
 def rights_for_messages_alone(_: WorkerContext) -> None:
     """The right to write is checked for messages, not for what is about them."""
     from relay.chat.entries import Kind
-    from relay.server.worker.home.room_rules import RoomRules
+    from relay.server.worker.home.rooms.rules import RoomRules
 
     before = RoomRules.before
 
@@ -292,7 +292,7 @@ def rights_for_messages_alone(_: WorkerContext) -> None:
 def erases_as_before(_: WorkerContext) -> None:
     """Who might erase messages of others once may go on doing so."""
     from relay.chat.entries import Kind
-    from relay.server.worker.home.room_rules import RoomRules
+    from relay.server.worker.home.rooms.rules import RoomRules
 
     before = RoomRules.before
     moderators: set[tuple[str, str]] = set()
@@ -347,7 +347,7 @@ def lets_anybody_join(_: WorkerContext) -> None:
 
 def forgets_rights_at_a_kill(context: WorkerContext) -> None:
     """A home that replaces a killed one does not check the rights of senders."""
-    from relay.server.worker.home.room_rules import RoomRules
+    from relay.server.worker.home.rooms.rules import RoomRules
 
     if _is_of_the_start(context):
         return
@@ -404,7 +404,7 @@ def forgets_pending(_: WorkerContext) -> None:
     """Copies of direct messages are sent some time after the acceptance, and a new home
     sends none.
     """
-    from relay.server.worker.home.copies import Copies
+    from relay.server.worker.home.direct.copies import Copies
 
     accepted = Copies.accepted
 
@@ -421,7 +421,7 @@ def forgets_pending(_: WorkerContext) -> None:
 
 def takes_copies_again(_: WorkerContext) -> None:
     """A repeated copy is stored as another message, and confirmations are not recorded."""
-    from relay.server.worker.home.notes import CommitNotes
+    from relay.server.worker.home.committing.notes import CommitNotes
     from relay.store.decide import Decision
 
     early = Decision._early
@@ -552,7 +552,7 @@ def reacts_to_the_erased(_: WorkerContext) -> None:
 
 def copies_places(_: WorkerContext) -> None:
     """A copy of a direct message refers to the place in the sender's inbox."""
-    from relay.server.worker.home.copies import Copies
+    from relay.server.worker.home.direct.copies import Copies
 
     def place(self: Copies, flow: object, entry: Entry) -> tuple[tuple[bytes, int], str]:
         return (entry.about_epoch, entry.about_seq), ""

@@ -9,7 +9,7 @@ import msgpack
 from relay.chat.rooms import events, requests
 from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind, Role
-from relay.server.worker.home.room_entries import place
+from relay.server.worker.home.rooms.entries import place
 
 Vector = dict[str, Any]
 ANN, BOB, CAT, EVE = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32, b"\xee" * 32

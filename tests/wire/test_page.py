@@ -26,7 +26,7 @@ from relay.server.worker.connection.requests.devices import LINKS_PER_ANSWER, NA
 from relay.server.worker.connection.requests.next_key import PROOFS_MAX
 from relay.server.worker.connection.requests.registration import ATTEMPTS_MAX
 from relay.server.worker.connection.services import LOGIN_S as SERVER_LOGIN_S
-from relay.server.worker.home.rosters import REST_S_MAX, REST_S_PER_NAME
+from relay.server.worker.home.followers.rosters import REST_S_MAX, REST_S_PER_NAME
 from relay.store.producers import PRODUCER_DAYS
 from relay.store.reading.reader import CONTROLS_PASSED_MAX
 from relay.store.search.words import WORDS_MAX

@@ -18,9 +18,9 @@ from relay.server import registration
 from relay.server.system.boot_id import boot_id
 from relay.server.system.resource_limits import need_command_files
 from relay.server.worker.damaged_logs import DamagedLogs
-from relay.server.worker.home import open_invitations
-from relay.server.worker.home.account_entries import OPERATOR, entry_of
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts import open_invitations
+from relay.server.worker.home.accounts.entries import OPERATOR, entry_of
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.file.directory import DataDirectory
 from relay.store.file.generation import Host

@@ -26,7 +26,7 @@ ROOM_CODES: Final = {
 
 assert set(ROOM_CODES) == set(Reason)
 NOT_CONFIRMED: Final = "the rights of the requester cannot be read now"
-"""The text of UNAVAILABLE if the requester may be an operator (``home.operators``)."""
+"""The text of UNAVAILABLE if the requester may be an operator (``home.accounts.operators``)."""
 
 
 def code_of(error: StoreError) -> ErrorCode:

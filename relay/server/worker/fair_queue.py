@@ -3,8 +3,8 @@
 It is used wherever requests of many users wait for the same resource: connections for a turn of the
 worker (``connection/schedule``), sends for the link to their home (``member/window``), submissions
 for a commit (``home/submissions``), and direct messages about which their recipients' homes must be
-asked (``home/permissions``). It only decides the order: it has no clock and does not know what is
-queued.
+asked (``home/direct/permissions``). It only decides the order: it has no clock and does not know
+what is queued.
 
 Heavy users are served by weighted fair queueing with equal weights (Demers, Keshav and Shenker,
 SIGCOMM 1989): the next one is the user that would finish first if all were served at once, bit by

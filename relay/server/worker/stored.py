@@ -77,7 +77,7 @@ def stored_room(name: str, state: bytes, unpack: Callable[[str, bytes], Room] = 
     Args:
         name: of the room.
         state: the bytes.
-        unpack: unpacks them, or finds them unpacked (``home.unpacked_rooms``).
+        unpack: unpacks them, or finds them unpacked (``home.rooms.unpacked``).
 
     Raises:
         LogDamaged: the bytes are not a valid state.

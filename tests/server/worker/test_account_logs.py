@@ -10,8 +10,8 @@ from relay.chat.accounts import requests
 from relay.chat.entries import Entry
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.requests.devices import chain_of
-from relay.server.worker.home import account_logs
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts import logs as account_logs
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import Account, Chain, Devices, Done

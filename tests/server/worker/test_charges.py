@@ -18,7 +18,7 @@ from relay.chat.rooms.events import Role, RoleSet
 from relay.limit_settings import Limits
 from relay.server.worker.connection.requests.charges import FOUND_PER_UNIT
 from relay.server.worker.connection.requests.search import READ_PER_TURN
-from relay.server.worker.home.room_entries import entry_of
+from relay.server.worker.home.rooms.entries import entry_of
 from relay.wire.envelopes import (
     Ack,
     Chain,

@@ -15,7 +15,7 @@ from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
-from relay.server.worker.home.commits import (
+from relay.server.worker.home.committing.commits import (
     COMMITS_S,
     THROTTLE_AHEAD_NS,
     THROTTLE_FACTOR,

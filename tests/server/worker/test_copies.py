@@ -10,7 +10,7 @@ import pytest
 
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.server.worker.damaged_logs import DamagedLogs
-from relay.server.worker.home.copies import RESUMED_PER_STEP, Copies
+from relay.server.worker.home.direct.copies import RESUMED_PER_STEP, Copies
 from relay.store.reading.reader import SqliteReader
 from relay.wire.packing import unpack_entry
 from tests.support.logs import ALICE, append, open_partition

@@ -8,7 +8,7 @@ from typing import NoReturn
 from relay.chat.entries import Extra, Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.damaged_logs import DamagedLogs
-from relay.server.worker.home.copies import Copies
+from relay.server.worker.home.direct.copies import Copies
 from relay.server.worker.process.messaging.copy_sender import CopySenders
 from tests.support.workers import Cluster
 

@@ -10,9 +10,9 @@ from relay.chat.accounts import account as accounts
 from relay.chat.accounts import events, snapshot
 from relay.chat.accounts.account import Account
 from relay.chat.entries import Kind, Submission
-from relay.server.worker.home import account_logs
-from relay.server.worker.home.account_logs import AccountLogs
-from relay.server.worker.home.inboxes import Inbox, Inboxes
+from relay.server.worker.home.accounts import logs as account_logs
+from relay.server.worker.home.accounts.logs import AccountLogs
+from relay.server.worker.home.retention.inboxes import Inbox, Inboxes
 from relay.server.worker.stored import stored_entry
 from relay.store.reading.reader import SqliteReader
 from relay.store.retention.message_counter import MessageCounter

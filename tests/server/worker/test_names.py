@@ -14,7 +14,7 @@ import pytest
 from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Submit
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
-from relay.server.worker.home.names import NameRegistry, Verdict
+from relay.server.worker.home.accounts.names import NameRegistry, Verdict
 from relay.server.worker.process.messaging.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import CloseCode, ErrorCode

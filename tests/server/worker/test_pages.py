@@ -12,7 +12,7 @@ from relay.bus.link import Link
 from relay.chat.entries import NO_EPOCH, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.damaged_logs import DamagedLogs
-from relay.server.worker.home.publishing import Interest, Publishing
+from relay.server.worker.home.followers.publishing import Interest, Publishing
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages

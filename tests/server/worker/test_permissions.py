@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from relay.bus.messages import Answered
 from relay.chat.accounts.account import Account
 from relay.chat.entries import Extra, Submission
-from relay.server.worker.home.permissions import (
+from relay.server.worker.home.direct.permissions import (
     ASKED_MAX,
     LEAD_MAX,
     LIGHT_MAX,

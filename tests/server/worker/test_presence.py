@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from relay.chat.partition import partition_of
-from relay.server.worker.home.rosters import Rosters
+from relay.server.worker.home.followers.rosters import Rosters
 from relay.wire.envelopes import Leave, Members, Roster, Who
 from tests.support.cluster import DEADLINE_S
 from tests.support.workers import Cluster, TestClient

@@ -25,8 +25,8 @@ from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind, Role
 from relay.client.devices.device_key import DeviceKey
-from relay.server.worker.home.room_entries import entry_of
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.entries import entry_of
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreUnavailable
 from relay.store.log import Denied, Reader

@@ -10,7 +10,7 @@ import pytest
 
 from relay.bus.messages import Batch, Event, Message, Presence, Who
 from relay.chat.entries import Submission
-from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, Rosters
+from relay.server.worker.home.followers.rosters import GRACE_S, REST_S_MAX, Rosters
 from relay.wire.envelopes import Roster
 from relay.wire.packing import unpack_server
 

@@ -18,8 +18,8 @@ from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.requests.charges import NAMES_PER_UNIT
 from relay.server.worker.connection.schedule import UNITS_OF_WORK
-from relay.server.worker.home import rosters as rosters_module
-from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, REST_S_PER_NAME, Rosters
+from relay.server.worker.home.followers import rosters as rosters_module
+from relay.server.worker.home.followers.rosters import GRACE_S, REST_S_MAX, REST_S_PER_NAME, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question

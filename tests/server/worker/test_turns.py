@@ -17,7 +17,7 @@ from relay.bus.link import Link, Port
 from relay.bus.messages import Acks, Submit, Subscribe
 from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home.commits import COMMITS_S
+from relay.server.worker.home.committing.commits import COMMITS_S
 from relay.server.worker.home.submissions import ALONE_UNITS, GROUP_MIN, SHARE, Waiting
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry

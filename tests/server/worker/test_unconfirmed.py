@@ -1,7 +1,7 @@
 """Operators whose accounts cannot be read by the home of what they ask for.
 
-A home does not take a session's word for the rights of an operator (``home.operators``). While it
-cannot look, it does what everybody may ask for, and nothing is refused for good.
+A home does not take a session's word for the rights of an operator (``home.accounts.operators``).
+While it cannot look, it does what everybody may ask for, and nothing is refused for good.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from relay.chat.rooms import events, requests
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Event, Kind, Role
 from relay.chat.rooms.state import Person, Room
-from relay.server.worker.home.unpacked_rooms import BYTES_MAX, BYTES_MIN, UnpackedRooms
+from relay.server.worker.home.rooms.unpacked import BYTES_MAX, BYTES_MIN, UnpackedRooms
 from relay.wire.codes import ErrorCode
 from tests.server.worker.test_damaged_logs import connection_of
 from tests.server.worker.test_rooms import LOG, done, refused

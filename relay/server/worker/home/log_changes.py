@@ -36,7 +36,8 @@ class PendingRequest:
         self.port = port
         self.ask = ask
         self.unconfirmed = False
-        """True if the requester may be an operator, which cannot be read now (``operators``)."""
+        """True if the requester may be an operator, which cannot be read now: see
+        ``accounts.operators``."""
 
     def answer(self, data: bytes = b"") -> None:
         """Answer that it is done."""

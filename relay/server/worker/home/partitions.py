@@ -1,7 +1,7 @@
 """The partitions that this worker owns: opening, reading and closing them.
 
-Only ``writer.Writer`` writes a partition, and ``retention.Retention`` between two commits;
-``committing`` contains the partitions that are being written.
+Only ``committing.writer.Writer`` writes a partition, and ``retention.passes.Retention`` between two
+commits; ``OwnPartitions.committing`` contains the partitions that are being written.
 """
 
 from __future__ import annotations

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.accounts import AccountsHome
-    from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.home.accounts.names import NameRegistry
+    from relay.server.worker.home.accounts.requests import AccountsHome
+    from relay.server.worker.home.committing.submission_queues import SubmissionQueues
+    from relay.server.worker.home.committing.writer import Writer
+    from relay.server.worker.home.direct.permissions import Permissions
+    from relay.server.worker.home.followers.attached_workers import Followers
+    from relay.server.worker.home.followers.publishing import Interest
+    from relay.server.worker.home.followers.rosters import Rosters
     from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.permissions import Permissions
-    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.receive import FromMembers
-    from relay.server.worker.home.room_rules import RoomRules
-    from relay.server.worker.home.rooms import RoomsHome
-    from relay.server.worker.home.rosters import Rosters
-    from relay.server.worker.home.submission_queues import SubmissionQueues
-    from relay.server.worker.home.writer import Writer
+    from relay.server.worker.home.rooms.requests import RoomsHome
+    from relay.server.worker.home.rooms.rules import RoomRules
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,13 @@ from relay.server.worker.home.submissions import Waiting
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.accounts import AccountsHome
-    from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.names import NameRegistry
-    from relay.server.worker.home.revocations import Revocations
-    from relay.server.worker.home.rooms import RoomsHome
-    from relay.server.worker.home.rosters import Rosters
-    from relay.server.worker.home.submission_queues import SubmissionQueues
+    from relay.server.worker.home.accounts.names import NameRegistry
+    from relay.server.worker.home.accounts.requests import AccountsHome
+    from relay.server.worker.home.accounts.revocations import Revocations
+    from relay.server.worker.home.committing.submission_queues import SubmissionQueues
+    from relay.server.worker.home.followers.attached_workers import Followers
+    from relay.server.worker.home.followers.rosters import Rosters
+    from relay.server.worker.home.rooms.requests import RoomsHome
 
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""

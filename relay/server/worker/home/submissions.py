@@ -85,7 +85,8 @@ class Waiting:
         self.heavy = heavy
         """Part of much that its producer has sent, even if it comes here in small pieces."""
         self.unconfirmed = False
-        """True if its sender may be an operator, which cannot be read now (``operators``)."""
+        """True if its sender may be an operator, which cannot be read now: see
+        ``accounts.operators``."""
 
 
 @final

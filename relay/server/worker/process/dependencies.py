@@ -16,7 +16,7 @@ from relay.server.worker.connection.services import (
     Searching,
     Unwrap,
 )
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.server.worker.member.routes import Owner
 from relay.wire.timing import DEFAULT_TIMING, Timing
 

@@ -20,8 +20,8 @@ from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY
 from relay.server.periodic import Periodic
 from relay.server.sources import Proxies
-from relay.server.worker.home.departures import Departures
-from relay.server.worker.home.retention import Retention
+from relay.server.worker.home.retention.departures import Departures
+from relay.server.worker.home.retention.passes import Retention
 from relay.server.worker.member.routes import NO_HOME
 from relay.server.worker.out_of_memory import unhandled
 from relay.server.worker.process.accepting.acceptor import Acceptor

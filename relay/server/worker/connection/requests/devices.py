@@ -14,8 +14,8 @@ from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT, CHAN
 from relay.server.worker.connection.requests.home_requests import asked, done, pass_on, turn_of
 from relay.server.worker.connection.requests.last_operator import ends_operator, refused_as_last
 from relay.server.worker.connection.requests.unreadable import refuse_unreadable
-from relay.server.worker.home import open_invitations
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts import open_invitations
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode

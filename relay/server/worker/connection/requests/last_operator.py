@@ -15,7 +15,7 @@ from relay.chat.accounts import requests
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.requests.home_requests import turn_of
 from relay.server.worker.connection.requests.unreadable import refuse_unreadable
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode

@@ -20,15 +20,15 @@ from relay.chat.rooms import requests as of_rooms
 from relay.chat.rooms.rights import Actor
 from relay.errors import EnvelopeError
 from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
-from relay.server.worker.home import open_invitations
-from relay.server.worker.home.account_entries import OPERATOR
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts import open_invitations
+from relay.server.worker.home.accounts.entries import OPERATOR
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered
-    from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.home.accounts.names import NameRegistry
     from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.queries import PendingQueries
     from relay.store.log import Reader

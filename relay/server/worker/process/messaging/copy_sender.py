@@ -8,7 +8,7 @@ from relay.server.worker.member.sender import Sender
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
-    from relay.server.worker.home.copies import Copies
+    from relay.server.worker.home.direct.copies import Copies
     from relay.server.worker.member.forward import Forward
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.bus.link import Link
-    from relay.server.worker.home.writer import Writer
+    from relay.server.worker.home.committing.writer import Writer
 
 
 class Lag:

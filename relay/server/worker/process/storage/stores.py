@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
 from relay.server.system.threads import started_pool
-from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms.rules import RoomRules
 from relay.server.worker.process.storage.indexing import Indexing
 from relay.server.worker.process.storage.searches import Searches
 from relay.store.errors import StoreCorrupt, StoreError

@@ -21,8 +21,8 @@ from relay.chat.rooms.rights import (
     refusal,
 )
 from relay.chat.rooms.state import Room
-from relay.server.worker.home.room_entries import entry_of, place
-from relay.server.worker.home.unpacked_rooms import UnpackedRooms
+from relay.server.worker.home.rooms.entries import entry_of, place
+from relay.server.worker.home.rooms.unpacked import UnpackedRooms
 from relay.store.log import Denied
 from relay.store.rules import Kept, Rules
 from relay.store.state import LogEnd

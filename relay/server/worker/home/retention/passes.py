@@ -19,14 +19,14 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
-from relay.server.worker.home.inboxes import Inbox, Inboxes
+from relay.server.worker.home.retention.inboxes import Inbox, Inboxes
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.retention.limits import FOREVER, Excess, RetentionLimits, stricter
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.departures import Departures
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.retention.departures import Departures
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
     from relay.store.retention.removal_reader import RemovalReader

@@ -9,8 +9,8 @@ from relay.chat.partition import partition_of
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.copies import Copies
-    from relay.server.worker.home.permissions import Permissions
+    from relay.server.worker.home.direct.copies import Copies
+    from relay.server.worker.home.direct.permissions import Permissions
 
 
 class Direct(NamedTuple):

@@ -17,7 +17,7 @@ from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms.refusal import OF_RIGHTS, Reason
 from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES
-from relay.server.worker.home.permissions import refused
+from relay.server.worker.home.direct.permissions import refused
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts import requests
-from relay.server.worker.home.operators import Confirmed
+from relay.server.worker.home.accounts.operators import Confirmed
 
 if TYPE_CHECKING:
     from relay.bus.messages import Ask
     from relay.chat.accounts.account import Account
     from relay.chat.accounts.requests import Request
-    from relay.server.worker.home.operators import Operators
+    from relay.server.worker.home.accounts.operators import Operators
 
 
 def may_still_ask(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts.logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import StoreError
 

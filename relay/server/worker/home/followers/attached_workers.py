@@ -18,8 +18,8 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Damaged, Subscribe
+    from relay.server.worker.home.followers.publishing import Interest
     from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.publishing import Interest
 
 
 @final

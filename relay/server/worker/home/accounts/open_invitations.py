@@ -11,7 +11,7 @@ from relay.chat.partition import partition_of
 from relay.store.errors import LogDamaged
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.account_logs import AccountLogs
+    from relay.server.worker.home.accounts.logs import AccountLogs
     from relay.store.log import Reader
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.server.worker.home.commits import RunningCommits
-from relay.server.worker.home.operators import Confirmed, Operators
-from relay.server.worker.home.revocations import RevokedDevices
+from relay.server.worker.home.accounts.operators import Confirmed, Operators
+from relay.server.worker.home.accounts.revocations import RevokedDevices
+from relay.server.worker.home.committing.commits import RunningCommits
 from relay.server.worker.home.submissions import QUEUED_BYTES_MAX, Submissions, Waiting, refuse
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.direct import Direct
+    from relay.server.worker.home.direct.parts import Direct
 
 
 class SubmissionQueues:

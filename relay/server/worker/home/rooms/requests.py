@@ -1,7 +1,7 @@
 """The home of rooms: decides requests about them, commits, and ends bans that have expired.
 
 Decisions are made by ``chat.rooms`` on the state as of the last commit (``log_changes``). For
-writers, a change takes effect in the commit itself (``room_rules``). For readers, every worker that
+writers, a change takes effect in the commit itself (``rules``). For readers, every worker that
 follows the room applies it at its entry (``member.feed``).
 """
 
@@ -26,7 +26,7 @@ from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
-from relay.server.worker.home.room_entries import entry_of, redaction_of
+from relay.server.worker.home.rooms.entries import entry_of, redaction_of
 from relay.server.worker.stored import stored_entry, stored_room
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.chat.rooms.state import Room
     from relay.server.worker.damaged_logs import DamagedLogs
-    from relay.server.worker.home.operators import Operators
+    from relay.server.worker.home.accounts.operators import Operators
+    from relay.server.worker.home.direct.permissions import Ask
     from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.permissions import Ask
-    from relay.server.worker.home.room_rules import RoomRules
+    from relay.server.worker.home.rooms.rules import RoomRules
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
 """Another entry has taken the position of the one that was decided on."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from relay.server.metrics import Budget
 from relay.server.worker.error_codes import code_of, unavailable_text
-from relay.server.worker.home.commits import COMMITS_S, Commit, Commits
+from relay.server.worker.home.committing.commits import COMMITS_S, Commit, Commits
 from relay.server.worker.home.submissions import (
     GROUP_MAX,
     GROUP_MIN,
@@ -28,11 +28,11 @@ from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.notes import CommitNotes
+    from relay.server.worker.home.committing.notes import CommitNotes
+    from relay.server.worker.home.committing.submission_queues import SubmissionQueues
+    from relay.server.worker.home.followers.attached_workers import Followers
+    from relay.server.worker.home.followers.publishing import Publishing
     from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.publishing import Publishing
-    from relay.server.worker.home.submission_queues import SubmissionQueues
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition
 

@@ -25,11 +25,11 @@ from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import NOT_CONFIRMED, code_of
-from relay.server.worker.home.account_entries import OPERATOR, entry_of
+from relay.server.worker.home.accounts.entries import OPERATOR, entry_of
+from relay.server.worker.home.accounts.names import Verdict
+from relay.server.worker.home.accounts.operators import Confirmed
+from relay.server.worker.home.accounts.requesters import may_still_ask
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
-from relay.server.worker.home.names import Verdict
-from relay.server.worker.home.operators import Confirmed
-from relay.server.worker.home.requesters import may_still_ask
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
     from relay.chat.entries import Submission
     from relay.server.worker.damaged_logs import DamagedLogs
-    from relay.server.worker.home.account_logs import AccountLogs
-    from relay.server.worker.home.operators import Operators
-    from relay.server.worker.home.revocations import Revocations
+    from relay.server.worker.home.accounts.logs import AccountLogs
+    from relay.server.worker.home.accounts.operators import Operators
+    from relay.server.worker.home.accounts.revocations import Revocations
 
 CODES: Final = {
     Reason.NOT_REGISTERED: ErrorCode.NOT_REGISTERED,

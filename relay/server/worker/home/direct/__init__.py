@@ -1,0 +1,1 @@
+"""Direct messages: permission from the recipient's home before, copies to its log afterwards."""

@@ -1,0 +1,1 @@
+"""The workers and users that follow a log, and publishing to them."""

@@ -1,0 +1,1 @@
+"""Removes what logs must not keep, in the background."""

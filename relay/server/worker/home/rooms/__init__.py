@@ -1,0 +1,1 @@
+"""Rooms: what is decided about them, their rules for the store, and their expired bans."""
