@@ -84,7 +84,7 @@ def test_a_false_story_is_found() -> None:
     assert not faults("send", files)
     assert faults("send", files[:-1])
     assert faults("send", [files[1], files[0], *files[2:]])
-    assert faults("send", [*files, f"{WORKER}home/rosters.py"])
+    assert faults("send", [*files, f"{WORKER}home/followers/rosters.py"])
 
 
 def test_the_table_of_a_message_adds_up() -> None:
