@@ -68,7 +68,7 @@ def load(
         for path, given in layer.given.items():
             sources[path] = given.source
             try:
-                values[path] = declared[path].convert(given.value)
+                values[path] = declared[path].convert(given.value, typed=given.typed)
             except UsageError as error:
                 for text in str(error).split("\n"):
                     layer.mistake(f"{given.source}: {path}: {text}", given.line)
@@ -98,6 +98,8 @@ class _Given(NamedTuple):
     source: str
     line: int = 0
     """In a file; 0: none, or unknown."""
+    typed: bool = False
+    """True in a file: only the environment and flags give numbers as text."""
 
 
 class _Layer:
@@ -171,7 +173,7 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
             path = f"{section}.{key}"
             if path in declared:
                 line = lines.get(path, 0)
-                layer.given[path] = _Given(value, _at(file, line), line)
+                layer.given[path] = _Given(value, _at(file, line), line, typed=True)
             else:
                 unknown(path, "setting")
     return layer

@@ -21,6 +21,9 @@ SHOWN_CHARS_MAX: Final = 60
 """How much of a wrong value is shown: an error is one line."""
 PLATFORM_DEFAULTS: Final = {"store.data": "the user's data directory"}
 """Defaults that differ from user to user, in words."""
+_WRONG: Final = (msgspec.ValidationError, UnicodeEncodeError)
+_TRUE: Final = ("true", "yes", "on", "1", 1)
+_FALSE: Final = ("false", "no", "off", "0", 0)
 
 
 class Declaration(NamedTuple):
@@ -82,28 +85,51 @@ class Declaration(NamedTuple):
             return "the name or number of a user"
         return "a list of one or more texts" if self._is_list else "text"
 
-    def convert(self, value: object) -> object:
+    def convert(self, value: object, *, typed: bool) -> object:
         """Convert a value from any source to the setting's type.
+
+        Args:
+            value: as given.
+            typed: the source has types of its own, which must be right: text is no number there.
+                The environment and the command line only have text.
 
         Raises:
             UsageError: it is wrong; the message states what was expected, in a line for each wrong
                 item of a list.
         """
-        is_text = isinstance(value, str)
-        if self._is_list and is_text:
-            value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
         if rule := self.rules.get("path"):
             return _path(value, empty=rule == "may be empty")
         try:
-            # The environment only has text; a file has types of its own, which must be right.
-            converted = msgspec.convert(value, self.type, strict=not is_text)
-        except (msgspec.ValidationError, UnicodeEncodeError):
-            raise UsageError(f"expected {self.expected}, not {shown(value)}") from None
+            converted = self._converted(value, from_text=not typed)
+        except _WRONG:
+            meant = self._meant(value)
+            advice = "" if meant is None else f": write {shown(meant)}"
+            raise UsageError(f"expected {self.expected}{advice}, not {shown(value)}") from None
         if rule := self.rules.get("address"):
             _check_each(partial(_check_address, rule=rule), converted)
         if "networks" in self.rules:
             _check_each(_check_network, converted)
         return converted
+
+    def _converted(self, value: object, *, from_text: bool) -> object:
+        """Raises what ``_WRONG`` names."""
+        is_text = from_text and isinstance(value, str)
+        if self._is_list and is_text:
+            value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
+        return msgspec.convert(value, self.type, strict=not is_text)
+
+    def _meant(self, value: object) -> object:
+        """Return the right value if only the type of the given one is wrong, or None."""
+        plain, _ = typing.get_args(self.type)
+        if plain is bool:
+            word = value.lower() if isinstance(value, str) else value
+            return True if word in _TRUE else False if word in _FALSE else None
+        if plain is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        try:
+            return self._converted(value, from_text=True)
+        except _WRONG:
+            return None
 
     @property
     def may_be_blank(self) -> bool:

@@ -259,6 +259,61 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("workers", '"2"', 'expected a whole number from 0 to 256: write 2, not "2"'),
+        ("workers", '"1e2"', 'expected a whole number from 0 to 256: write 100, not "1e2"'),
+        ("workers", '"auto"', 'expected a whole number from 0 to 256, not "auto"'),
+        ("workers", "2.0", "expected a whole number from 0 to 256: write 2, not 2.0"),
+        ("workers", "2.5", "expected a whole number from 0 to 256, not 2.5"),
+        ("workers", "{ a = 1 }", 'expected a whole number from 0 to 256, not {"a": 1}'),
+        ("keepalive_s", '"30"', 'expected a number from 0.1 to 3600: write 30.0, not "30"'),
+        ("keepalive_s", "nan", "expected a number from 0.1 to 3600, not NaN"),
+        ("keepalive_s", "false", "expected a number from 0.1 to 3600, not false"),
+        ("spare_worker", "1", "expected true or false: write true, not 1"),
+        ("spare_worker", '"No"', 'expected true or false: write false, not "No"'),
+        ("spare_worker", '"true"', 'expected true or false: write true, not "true"'),
+        ("spare_worker", "[true]", "expected true or false, not [true]"),
+        ("spare_worker", f"0x{'f' * 50_000}", "expected true or false, not what is given"),
+        (
+            "bind",
+            '"[::1]:1, ::1"',
+            'expected a list of one or more texts: write ["[::1]:1", "::1"], not "[::1]:1, ::1"',
+        ),
+        ("bind", '[["[::1]:1"]]', 'expected a list of one or more texts, not [["[::1]:1"]]'),
+        ("user", "1000", "expected the name or number of a user, not 1000"),
+        ("key_passphrase", "[]", "expected text, not []"),
+    ],
+)
+def test_a_file_has_types(tmp_path: Path, key: str, value: str, message: str) -> None:
+    """Nothing of another type is taken for the right one, and the right one is told if known."""
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[server]\n\n{key} = {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {}, file)
+    assert caught.value.problems == [f"{file}:3: server.{key}: {message}"]
+
+
+@pytest.mark.parametrize("declaration", declarations(), ids=lambda d: d.path)
+def test_no_setting_of_a_file_takes_its_value_as_another_type(
+    tmp_path: Path, declaration: Declaration
+) -> None:
+    """The default as text, as a table and in a list, and for a text a number."""
+    default = as_toml(declaration.default)
+    wrong = [f"{{ a = {default} }}", f"[[{default}]]"]
+    if isinstance(declaration.default, str):
+        wrong.append("1000")
+    else:
+        wrong.append(json.dumps(default.strip('[]"')))
+    file = tmp_path / "relay.toml"
+    for value in wrong:
+        file.write_text(f"[{declaration.section}]\n{declaration.key} = {value}\n")
+        with pytest.raises(ConfigurationError, match=rf":2: {declaration.path}: expected") as told:
+            load({}, {}, file)
+        assert len(told.value.problems) == 1
+
+
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     """Each with its source, and in the file with its line."""
     file = tmp_path / "relay.toml"
