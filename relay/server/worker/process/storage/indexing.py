@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.server.system.scheduling import others_first
 from relay.server.system.threads import started_pool
 from relay.store.search import files
 from relay.store.search.follower import Follower
@@ -56,7 +57,8 @@ class Indexing:
         self._directory = directory
         self._loop = loop
         self._on = on
-        self._thread = started_pool(1, "relay-index")
+        with others_first():  # a slice is longer than the handling of a message
+            self._thread = started_pool(1, "relay-index")
         self._followers: dict[int, Follower] = {}
         self._touched: dict[int, Touched] = {}
         self._running: asyncio.Future[None] | None = None
