@@ -7,10 +7,10 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
-import pytest
 
 from relay import BlockingClient, RelayError
 from tests.support.cluster import DEADLINE_S, Relay, wait_until
@@ -29,12 +29,8 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
     ):
         (worker,) = relay.worker_pids()
         before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-        # Files that the start opens and closes again (to read each log's age) leave gaps.
-        wait_until(lambda: len(set(_free(worker))) == 1, "no file that comes or goes")
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (next(_free(worker)), before[1]))
         for name in ("bob", "carol"):  # the reserve descriptor is used each time
-            with pytest.raises(RelayError, match="OVERLOADED"), _client(relay, name):
-                pass
+            wait_until(partial(_overloaded, relay, worker, name), "OVERLOADED")
         where = ("127.0.0.1", relay.port)
         with socket.create_connection(where) as first, socket.create_connection(where) as waiting:
             first.settimeout(DEADLINE_S)
@@ -55,6 +51,19 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
 
 def _client(relay: Relay, name: str) -> BlockingClient:
     return BlockingClient(relay.address, name=name, reconnect=False)
+
+
+def _overloaded(relay: Relay, worker: int, name: str) -> bool:
+    """Connect to a worker without a descriptor. False: meanwhile it closed a file, and had one."""
+    # Files that the start opens and closes again (to read each log's age) leave gaps.
+    wait_until(lambda: len(set(_free(worker))) == 1, "no file that comes or goes")
+    hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (next(_free(worker)), hard))
+    try:
+        with _client(relay, name):
+            return False
+    except RelayError as refused:
+        return "OVERLOADED" in str(refused)
 
 
 def _free(pid: int) -> Iterator[int]:
