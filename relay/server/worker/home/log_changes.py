@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from relay.bus.messages import Acks, Answered, Ask, Message, NotHome, Refused
 from relay.chat.partition import partition_of
+from relay.server.worker.error_codes import code_of
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Batch, Event
     from relay.chat.entries import Submission
+    from relay.errors import EnvelopeError
+    from relay.server.worker.damaged_logs import DamagedLogs
 
 log = logging.getLogger("relay.worker")
 WAITING_MAX: Final = 64
@@ -79,15 +83,19 @@ class LogChanges(Generic[Decided]):
     index = -1
     generation = -1
 
-    def __init__(self, submit: Callable[[Port, int, Submission], None], busy_text: str) -> None:
+    def __init__(
+        self, submit: Callable[[Port, int, Submission], None], damaged: DamagedLogs, noun: str
+    ) -> None:
         """Create without changes.
 
         Args:
             submit: passes a submission to the home of this worker.
-            busy_text: the text of the answer when too many requests wait.
+            damaged: reports logs that cannot be read.
+            noun: what a log is about, for the texts of answers.
         """
         self._submit = submit
-        self._busy_text = busy_text
+        self._damaged = damaged
+        self._noun = noun
         self._count = 0
         self._by_tag: dict[int, Change[Decided]] = {}
         """By the tag of its submission."""
@@ -137,8 +145,16 @@ class LogChanges(Generic[Decided]):
         if len(change.waiting) < WAITING_MAX:
             change.waiting.append(asked)
         else:
-            asked.refuse(ErrorCode.BUSY, self._busy_text)
+            asked.refuse(ErrorCode.BUSY, f"too many requests about this {self._noun}")
         return True
+
+    def _undecided(self, asked: PendingRequest, error: EnvelopeError | StoreError) -> None:
+        """Refuse a request that is malformed, or whose log cannot be read."""
+        if isinstance(error, StoreError):
+            self._damaged.report(asked.ask.log, error)
+            asked.refuse(code_of(error), f"the {self._noun} cannot be read now")
+        else:
+            asked.refuse(ErrorCode.BAD_REQUEST, str(error))
 
     def drop(self, port: Port) -> None:
         """A worker has died: its requests need no answers."""

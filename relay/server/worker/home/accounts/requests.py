@@ -102,12 +102,11 @@ class AccountsHome(LogChanges[_Decided]):
             damaged: reports logs that cannot be read.
             wall_clock_ns: nanoseconds since 1970.
         """
-        super().__init__(submit, "too many requests about this account")
+        super().__init__(submit, damaged, "account")
         self.logs = logs
         self._policy = policy
         self._revocations = revocations
         self._operators = operators
-        self._damaged = damaged
         self._wall_clock_ns = wall_clock_ns
         self._registering: dict[str, str] = {}
         """By skeleton: the log of the name that was last being registered."""
@@ -184,12 +183,8 @@ class AccountsHome(LogChanges[_Decided]):
             lost = self.logs.is_lost(before, request, refusal)
             asked.refuse(CODES[refusal.reason], refusal.text, decide_request.LOST if lost else b"")
             return
-        except EnvelopeError as error:
-            asked.refuse(ErrorCode.BAD_REQUEST, str(error))
-            return
-        except StoreError as error:
-            self._damaged.report(name, error)
-            asked.refuse(code_of(error), "the account cannot be read now")
+        except (EnvelopeError, StoreError) as error:
+            self._undecided(asked, error)
             return
         if isinstance(request, requests.TellInvited):
             if decided.data == decide_request.TOLD:

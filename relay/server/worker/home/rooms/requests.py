@@ -24,7 +24,7 @@ from relay.chat.rooms.refusal import OF_RIGHTS, Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
-from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES, code_of
+from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.rooms.entries import entry_of, redaction_of
 from relay.server.worker.stored import stored_entry, stored_room
@@ -76,11 +76,10 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             steady_ms: milliseconds since 1970, from a clock that is not adjusted while the process
                 runs.
         """
-        super().__init__(submit, "too many requests about this room")
+        super().__init__(submit, damaged, "room")
         self._partitions = partitions
         self._rules = rules
         self._operators = operators
-        self._damaged = damaged
         self._steady_ms = steady_ms
         self.ask_account: Ask = _nobody
         """Asks the home of an account."""
@@ -114,12 +113,8 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             else:
                 asked.refuse(ROOM_CODES[refused.reason], refused.text)
             return
-        except EnvelopeError as error:
-            asked.refuse(ErrorCode.BAD_REQUEST, str(error))
-            return
-        except StoreError as error:
-            self._damaged.report(name, error)
-            asked.refuse(code_of(error), "the room cannot be read now")
+        except (EnvelopeError, StoreError) as error:
+            self._undecided(asked, error)
             return
         if event is None:
             # The first request may have ended before the invited user was notified.
