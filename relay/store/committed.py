@@ -2,8 +2,8 @@
 
 Invariant "Accepted means committed".
 
-Both caches are bounded. Anything else is read from the file, inside or outside the writer's
-transaction.
+All caches are bounded, that of logs by its bytes: the state of a room is as large as its people
+make it. Anything else is read from the file, inside or outside the writer's transaction.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ from relay.store.file.schema import epoch_at, rows
 from relay.store.state import SEQ_MASK, Changes, LogEnd, ProducerKey, row_id
 from relay.store.unflushed import Unflushed
 
-LOGS_REMEMBERED_MAX: Final = 8192
+LOGS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""For the ends of logs, per partition: 13,000 rooms without a record of people, or about ten of the
+largest rooms."""
+END_BYTES: Final = 640
+"""Of an end without its state; with its name and its place in the cache."""
+UNPACKED: Final = 8
+"""A state that is also decoded takes up to so many times the bytes of the packed one, both
+together."""
 PRODUCERS_REMEMBERED_MAX: Final = 8192
-"""Each of the two caches takes about 2 MiB per partition."""
+"""About half a KiB each, and the same number of copies; their size is not the peer's choice."""
 UNKNOWN: Final = -1
 NEVER: Final = 1 << 62
 """Times in ms."""
@@ -56,13 +63,15 @@ class Committed:
         self.reads = 0
         """Number of reads from the file, and of operations that count like reads (``ReadBudget``).
         """
-        self.logs_max = LOGS_REMEMBERED_MAX
+        self.logs_bytes_max = LOGS_BYTES_MAX
         self.producers_max = PRODUCERS_REMEMBERED_MAX
         self._next_log_id = 0
         self._due_ms = UNKNOWN
         """When the next part of a state expires, or earlier."""
         self.logs: dict[str, LogEnd] = {}
         """The remembered ends, for a look that must not read the file; the last used comes last."""
+        self.logs_bytes = 0
+        """What they take, about."""
         self.producers: dict[ProducerKey, tuple[int, Stack]] = {}
         """The same, of producers: (last counter, stack)."""
         self._copies: dict[ProducerKey, int] = {}
@@ -230,10 +239,13 @@ class Committed:
 
     def _remember_log(self, name: str, end: LogEnd) -> None:
         logs = self.logs
-        logs.pop(name, None)  # the most recently used comes last
-        logs[name] = end
-        if len(logs) > self.logs_max:
-            del logs[next(iter(logs))]
+        before = logs.pop(name, None)
+        if before is not None:
+            self.logs_bytes -= _bytes_of(before)
+        logs[name] = end  # the most recently used comes last
+        self.logs_bytes += _bytes_of(end)
+        while self.logs_bytes > self.logs_bytes_max and len(logs) > 1:
+            self.logs_bytes -= _bytes_of(logs.pop(next(iter(logs))))
 
     def _remember_producer(self, key: ProducerKey, end: tuple[int, Stack]) -> None:
         producers = self.producers
@@ -276,3 +288,8 @@ class Committed:
     def _rows(self, statement: str, bindings: tuple[int | str | bytes, ...] = ()) -> list[Any]:
         self.reads += 1
         return rows(self._connection, statement, bindings)
+
+
+def _bytes_of(end: LogEnd) -> int:
+    """Return what a remembered end takes. It stays the same: a state is replaced with its end."""
+    return END_BYTES + len(end.packed_state) * (1 if end.state is None else UNPACKED)

@@ -15,6 +15,7 @@ import pytest
 
 from relay.chat.entries import NO_EPOCH, Kind
 from relay.store import apply
+from relay.store.committed import END_BYTES
 from relay.store.errors import (
     NotTheWriter,
     StoreCorrupt,
@@ -569,7 +570,7 @@ def test_a_clean_close_leaves_everything_in_the_one_file(
 def test_more_logs_and_producers_than_are_remembered(partition: SqlitePartition) -> None:
     opened = partition._opened
     assert opened is not None
-    opened.committed.logs_max = opened.committed.producers_max = 3
+    opened.committed.logs_bytes_max, opened.committed.producers_max = 3 * END_BYTES, 3
     for counter in range(1, 20):
         batch = [message(counter, log=f"room-{n}") for n in range(10)]
         assert [s.seq for s in append(partition, *batch)] == [counter] * 10

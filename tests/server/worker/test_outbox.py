@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import socket
-from collections.abc import AsyncIterator, Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +21,8 @@ from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.wakeup import Wakeup
+from relay.wire import packing
+from relay.wire.envelopes import Left
 from relay.wire.events import ApplicationData
 from tests.support.cluster import DEADLINE_S
 from tests.support.pair import Pair, established
@@ -34,6 +38,8 @@ class Owner:
 
     def __init__(self) -> None:
         self.empty = asyncio.Event()
+        self.then: Callable[[], None] = lambda: None
+        """Called when the transport has nothing left."""
 
     def connected(self) -> None: ...
 
@@ -43,6 +49,7 @@ class Owner:
 
     def writable(self) -> None:
         self.empty.set()
+        self.then()
 
     def lost(self) -> None: ...
 
@@ -108,6 +115,40 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
                 outbox.flush(0.0)
     assert got == list(range(sent + 1))
     assert not outbox.items, "what waited left as one record"
+    stream.abort()
+
+
+async def test_short_answers_that_nobody_reads_take_little_more_than_their_bytes(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    """The limit for unread answers is one of bytes, and the peer chooses how long they are."""
+    ours, theirs = sockets
+    pair = established()
+    outbox, owner, stream = await _outbox(pair, ours)
+    before = b""
+    while not outbox.paused:
+        outbox.put(CONTENT)
+        outbox.flush(0.0)
+        before += CONTENT
+    answers = [packing.pack(Left(number, "a")) for number in range(12_000)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        begin, _ = tracemalloc.get_traced_memory()
+        for answer in answers:
+            outbox.answer(bytes(bytearray(answer)))  # an object of its own
+            outbox.flush(0.0)
+        held = tracemalloc.get_traced_memory()[0] - begin
+    finally:
+        tracemalloc.stop()
+    assert outbox.answers == outbox.size == sum(map(len, answers))
+    assert held < 1.5 * outbox.answers
+    owner.then = lambda: outbox.flush(0.0)
+    got = b""
+    async with asyncio.timeout(DEADLINE_S):
+        while len(got) < len(before) + sum(map(len, answers)):
+            got += b"".join(await _received(pair, theirs))
+    assert got == before + b"".join(answers)
     stream.abort()
 
 

@@ -30,8 +30,13 @@ if TYPE_CHECKING:
 
 FOLDED_MAX: Final = 256
 """Events that are folded again, about: 5 ms."""
-REMEMBERED_MAX: Final = 8192
-"""About 1 KiB each."""
+REMEMBERED_BYTES_MAX: Final = 24 * 1024 * 1024
+"""About 9,800 accounts as most are, or about 40 of the largest."""
+ACCOUNT_BYTES: Final = 2048
+LINK_BYTES: Final = 512
+"""With the device that it adds or removes."""
+PAIR_BYTES: Final = 256
+"""Of a blocked account, and of the name of a device."""
 
 
 class AccountLogs:
@@ -58,6 +63,10 @@ class AccountLogs:
         self.on_long: Callable[[str, int, bytes], None] = _nothing
         """Called with a log, a seq, and the state after the control entries up to it, to be stored.
         """
+        self.remembered_bytes_max = REMEMBERED_BYTES_MAX
+        """Limit for the cached accounts: how large one is, is its owner's choice."""
+        self.remembered_bytes = 0
+        """What they take, about."""
         self._noted: dict[str, int] = {}
         """For each cached account, by handle: the version of the stored state, if there is one."""
         self._accounts: dict[str, Account] = {}
@@ -104,14 +113,17 @@ class AccountLogs:
             self._noted[handle] = account.version
             self.on_long(names.INBOX_PREFIX + handle, seq, snapshot.pack(account))
         remembered = self._accounts
-        remembered.pop(account.handle, None)
-        remembered[account.handle] = account
-        if len(remembered) > REMEMBERED_MAX:
+        before = remembered.pop(handle, None)
+        if before is not None:
+            self.remembered_bytes -= _bytes_of(before)
+        remembered[handle] = account
+        self.remembered_bytes += _bytes_of(account)
+        while self.remembered_bytes > self.remembered_bytes_max and len(remembered) > 1:
             oldest = next(iter(remembered))
-            del remembered[oldest]
+            self.remembered_bytes -= _bytes_of(remembered.pop(oldest))
             self._noted.pop(oldest, None)
         if account.version:
-            handles = self._handles.get(partition_of(names.INBOX_PREFIX + account.handle))
+            handles = self._handles.get(partition_of(names.INBOX_PREFIX + handle))
             if handles is not None:
                 handles.add(_skeleton(handle), handle)
 
@@ -212,6 +224,7 @@ class AccountLogs:
     def forget(self) -> None:
         """Clear the cache: other workers may write these logs now."""
         self._accounts.clear()
+        self.remembered_bytes = 0
         self._noted.clear()
         self._handles.clear()
 
@@ -226,6 +239,12 @@ class AccountLogs:
             if entry.content_type == events.CONTENT_TYPE
         ]
         return found, controls[-1].seq if controls else after
+
+
+def _bytes_of(account: Account) -> int:
+    """Return about what a cached account takes."""
+    pairs = len(account.blocked) + len(account.names)
+    return ACCOUNT_BYTES + len(account.links) * LINK_BYTES + pairs * PAIR_BYTES
 
 
 def _skeleton(handle: str) -> str:
