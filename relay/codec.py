@@ -69,9 +69,11 @@ class Shape(NamedTuple):
     names: tuple[str, ...] = ()
     """Of the fields, if they differ from those of the type."""
     optional: tuple[Check, ...] = ()
-    """For optional trailing fields: all or none of them are present."""
+    """For optional trailing fields: all or none of them are present, or the ``earlier`` ones."""
     missing: tuple[object, ...] = ()
     """The values of these fields if they are absent."""
+    earlier: int = 0
+    """How many of them there were before the others were added: these may be absent alone."""
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -317,17 +319,22 @@ class Unpacking:
 
 
 def _optional(shape: Shape, value: list[object]) -> list[object]:
-    """Return the optional fields of a message that are present."""
-    first = 1 + len(shape.checks)
-    end = first + len(shape.optional)
-    if len(value) < end:
+    """Return the optional fields of a message with at least one of them."""
+    optional = shape.optional
+    fields = value[1 + len(shape.checks) :]
+    count = len(fields)
+    if count == shape.earlier:
+        fields.extend(shape.missing[count:])
+    elif count < len(optional):
         raise EnvelopeError(f"{shape.type.__name__} has some of its last fields, but not all")
-    for index, check in enumerate(shape.optional, first):
-        if not check(value[index]):
-            raise EnvelopeError(f"{shape.type.__name__}: bad {shape.field_names[index - 1]}")
-    if len(value) > end:
-        _check_unread(value[end:])
-    return value[first:end]
+    elif count > len(optional):
+        _check_unread(fields[len(optional) :])
+        del fields[len(optional) :]
+    for index, check in enumerate(optional):
+        if not check(fields[index]):
+            field = shape.field_names[len(shape.checks) + index]
+            raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
+    return fields
 
 
 def unpack_array(data: bytes, checks: tuple[Check, ...], *, array_max: int) -> list[object]:

@@ -84,6 +84,7 @@ MODULES: Final = (
     "relay.store.partition_file",
     "relay.store.plain",
     "relay.store.read_budget",
+    "relay.store.refusals",
     "relay.store.sqlite",
     "relay.store.state",
     "relay.store.touched",

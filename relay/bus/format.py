@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-BUS_FORMAT: Final = 6
+BUS_FORMAT: Final = 7
 """Incremented whenever a worker of the previous version would not understand a message, its packed
 content, or its meaning (``tests/bus/test_format.py`` detects the first two)."""

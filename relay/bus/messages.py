@@ -148,6 +148,8 @@ class Ask(NamedTuple):
     entry's author, if that is an earlier account with the requester's name."""
     connection: str = ""
     """The id of the requesting connection, for the log; empty if there is none."""
+    identity: bytes = b""
+    """Of the room that is meant, as in a ``Submission``."""
 
 
 class Revoked(NamedTuple):

@@ -49,6 +49,7 @@ from relay.chat.fields import (
     BODY,
     DISPLAY,
     EPOCH,
+    IDENTITY,
     INSTANCE_SECRET,
     KEY_ID,
     LOG,
@@ -97,7 +98,7 @@ def _is_submit(fields: list[object]) -> bool:
     """Check all fields of the SUBMIT of a plain message, or of a run of them, at once."""
     (
         tag, more, log, sender, key_id, producer, counter, kind, content_type, body, root, operator,
-        extra,
+        identity, extra,
     ) = fields  # fmt: skip
     if type(more) is not list or len(more) > ITEMS_PER_MESSAGE:
         return False
@@ -129,6 +130,8 @@ def _is_submit(fields: list[object]) -> bool:
         and type(root) is bytes
         and len(root) <= limits.ROOT_BYTES
         and (operator is True or operator is False)
+        and type(identity) is bytes
+        and len(identity) <= limits.EPOCH_BYTES
         and extra is None
     )
 
@@ -223,6 +226,7 @@ SHAPES: Final[dict[int, Shape]] = {
             codec.boolean,
             ROOT,
             codec.text(CONNECTION_ID_CHARS_MAX),
+            IDENTITY,
         ),
     ),
     Op.REVOKED: Shape(Revoked, (U63,)),
@@ -279,6 +283,7 @@ def pack_submits(tag: int, sends: list[Submission]) -> list[bytes]:
             and first.extra is None
             and one.root == first.root
             and one.operator == first.operator
+            and one.identity == first.identity
             and size + len(one.body) <= RUN_BYTES_MAX
             and len(more) < ITEMS_PER_MESSAGE - 1
         ):

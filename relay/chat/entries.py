@@ -23,6 +23,7 @@ from relay.chat.fields import (
     Epoch,
     Flag,
     Handle,
+    Identity,
     KeyId,
     KindNumber,
     LogName,
@@ -138,6 +139,10 @@ class Submission(NamedTuple):
     """Of the sender's account, for its rights; empty: a guest, or rights do not matter."""
     operator: Flag = False
     """True if the sender's account is an operator."""
+    identity: Identity = b""
+    """The room that is meant, if several have had its name one after another: the epoch of its
+    *created* entry, ``NO_EPOCH`` for a room without one. Empty: whichever has the name. A message
+    for another room is not stored."""
     extra: Annotated[Extra | None, codec.nil_or(EXTRA)] = None
 
     @property
@@ -166,7 +171,7 @@ ENTRY_CHECKS: Final = checks_of(Entry)[: -len(NO_EXTRA)]
 EXTRA_CHECKS: Final = checks_of(Entry)[-len(NO_EXTRA) :]
 SUBMISSION_CHECKS: Final = checks_of(Submission)
 
-assert Entry._fields[: -len(NO_EXTRA)] == ("log", *GIVEN_BY_LOG, *Submission._fields[1:-3])
+assert Entry._fields[: -len(NO_EXTRA)] == ("log", *GIVEN_BY_LOG, *Submission._fields[1:-4])
 assert Entry._fields[-len(NO_EXTRA) :] == Extra._fields[: len(NO_EXTRA)]
 assert Entry._fields[-CONTENT_FIELDS:-3] == ("kind", "content_type", "body")
 

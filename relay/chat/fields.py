@@ -30,6 +30,9 @@ BODY: Final = codec.binary(0, limits.BODY_BYTES_MAX)
 TO: Final = codec.text(limits.NAME_CHARS_MAX)
 """A handle; empty: none."""
 EPOCH_OR_NONE: Final = codec.binary(0, limits.EPOCH_BYTES)
+IDENTITY: Final = codec.binary(0, limits.EPOCH_BYTES)
+"""Which of the rooms that have had a name one after another is meant: ``chat.entries.Submission``.
+"""
 
 LogName: TypeAlias = Annotated[str, LOG]
 Handle: TypeAlias = Annotated[str, NAME]
@@ -48,6 +51,7 @@ Body: TypeAlias = Annotated[bytes, BODY]
 Recipient: TypeAlias = Annotated[str, TO]
 AboutEpoch: TypeAlias = Annotated[bytes, EPOCH_OR_NONE]
 AboutSeq: TypeAlias = Annotated[int, U63]
+Identity: TypeAlias = Annotated[bytes, IDENTITY]
 
 
 def checks_of(table: type[tuple[object, ...]]) -> tuple[Check, ...]:

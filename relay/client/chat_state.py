@@ -40,6 +40,11 @@ log: Final = logging.getLogger(__name__)
 Read: TypeAlias = Callable[[bytes], object]
 """Decodes the content of an answer; raises EnvelopeError."""
 
+_OF_WHICHEVER: Final = (
+    room_requests.Create, room_requests.Show, room_requests.List, room_requests.Mine,
+)  # fmt: skip
+"""Requests that are about whichever room has the name, if any has."""
+
 
 class ChatState:
     """The rooms, requests and sends of a client."""
@@ -214,7 +219,8 @@ class ChatState:
         self._check_open()
         log = self.log_name(offer.log)
         arguments.message(offer.content_type, offer.body, self._body_bytes_max)
-        self.sends.add(offer if log == offer.log else offer._replace(log=log), token)
+        identity = self.rooms.subscriptions.identity(log)
+        self.sends.add(offer._replace(log=log, identity=identity), token)
 
     def join(
         self, room: str, cursor: Cursor | None, last: int, token: object, *, own_queue: bool = False
@@ -255,15 +261,28 @@ class ChatState:
     def ask_room(
         self, room: str, request: RoomRequest, seen: int, token: object, read: Read = bytes
     ) -> None:
-        """Make a request about a room, or change it. ``seen``: see ``chat.rooms.requests``.
+        """Make a request about a room, or change it: the one that the program has joined.
+
+        ``seen``: see ``chat.rooms.requests``.
 
         ``read``: see ``ask_account``.
         """
         self._check_open()
         content = room_requests.pack(request, seen)
-        self.requests.ask(
-            Request("", lambda number: wire.Room(number, room, content), token, read=read)
-        )
+        subscriptions = self.rooms.subscriptions
+        identity = b""
+        if not isinstance(request, _OF_WHICHEVER):
+            identity = subscriptions.identity(room)
+
+        def answered(answer: bytes) -> object:
+            if isinstance(request, room_requests.Create):
+                subscriptions.forget(room)  # the program means the new one from now on
+            return read(answer)
+
+        def envelope(number: int) -> wire.Room:
+            return wire.Room(number, room, content, identity)
+
+        self.requests.ask(Request("", envelope, token, read=answered))
 
     def ask_devices(self, name: str, first: int, token: object) -> None:
         """Request links of an account's chain; the answer is (links, whether it is the end)."""
@@ -275,6 +294,7 @@ class ChatState:
         room = self.log_name(room)
         if self.ending is not None or self.rooms.subscriptions.remove(room) is None:
             return
+        self.rooms.subscriptions.forget(room)
         self.rooms.forget(room)
         self.requests.drop(token)
         if self._online:  # it may be on its way, or be answered already
@@ -293,6 +313,7 @@ class ChatState:
         self._check_open()
         room = self.log_name(room)
         subscription = self.rooms.subscriptions.remove(room)
+        self.rooms.subscriptions.forget(room)
         cursor = self.rooms.forget(room)
         if subscription is None:
             raise refused(ErrorCode.NOT_A_MEMBER)

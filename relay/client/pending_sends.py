@@ -43,19 +43,21 @@ class Offer(NamedTuple):
     kind: int = 0
     about: Cursor = NOTHING
     """The position of the entry that it is about."""
+    identity: bytes = b""
+    """Of the room that is meant; empty: whichever has the name (``subscriptions``)."""
 
 
 class PendingSend:
     """A message that is not acknowledged yet."""
 
     __slots__ = (
-        "about", "body", "content_type", "counter", "kind", "log", "maybe_stored", "refused_at",
-        "sent", "token", "unclear",
+        "about", "body", "content_type", "counter", "identity", "kind", "log", "maybe_stored",
+        "refused_at", "sent", "token", "unclear",
     )  # fmt: skip
 
     def __init__(self, counter: int, offer: Offer, token: object) -> None:
         self.counter = counter
-        self.log, self.content_type, self.body, self.kind, self.about = offer
+        self.log, self.content_type, self.body, self.kind, self.about, self.identity = offer
         self.token = token
         self.sent = False
         """True once it was sent at least once."""

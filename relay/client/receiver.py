@@ -117,7 +117,7 @@ class Receiver:
         if subscription is not None:
             if subscription.received is None:
                 self._queue.follow(request.room, result.start)
-            subscription.joined_at(result.start)
+            subscription.joined_at(result.start, joined.identity)
             log.debug("in %s, from %d of %d", request.room, result.start.seq, result.head.seq)
         self._requests.answer(request.token, result)
 

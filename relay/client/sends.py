@@ -167,8 +167,9 @@ class Sends:
                 in_flight[counter] = send
                 self.in_flight += 1
                 yield pack_send(
-                    send.log, counter, send.kind, send.content_type, send.body, *send.about
-                )
+                    send.log, counter, send.kind, send.content_type, send.body, *send.about,
+                    send.identity,
+                )  # fmt: skip
             if not unsent:
                 del self._ready[room]
 

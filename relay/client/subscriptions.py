@@ -4,6 +4,10 @@ Each entry names the one before it (``prev``). An entry at or below the cursor i
 dropped. If an entry's ``prev`` is not the cursor, something is missing: the room is left and joined
 again from the cursor; nothing is ever skipped. *Received* cursors are here; what the application
 has *taken* is in ``event_queue``.
+
+Here is also which of the rooms that have a name one after another the program means: the one that
+it has joined. What it sends names that one, also after a reconnection, and after the room was
+deleted: it is then refused, even if somebody else has created a room of that name.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, NamedTuple
 
-from relay.chat.entries import NO_EPOCH, Cursor
+from relay import limits
+from relay.chat.entries import NO_EPOCH, Cursor, Kind
+from relay.chat.rooms.events import is_creation
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
 
+SYSTEM: Final = int(Kind.SYSTEM)
 REJOINS_MAX: Final = 3
 """Rejoins without a single new entry before the connection itself is given up."""
 
@@ -36,7 +43,7 @@ class Step(Enum):
 class Subscription:
     """One followed room."""
 
-    __slots__ = ("joined", "received", "rejoins", "room", "start")
+    __slots__ = ("identity", "joined", "received", "rejoins", "room", "start")
 
     def __init__(self, room: str, start: Start) -> None:
         self.room = room
@@ -47,28 +54,35 @@ class Subscription:
         """True from JOINED until the connection ends or a rejoin begins."""
         self.rejoins = 0
         """Since the last new entry."""
+        self.identity = b""
+        """Which of the rooms of this name it is; empty: not known, or there is none yet."""
 
     def join(self, number: int) -> Join:
         """Return the JOIN that starts or continues."""
         cursor = self.start.cursor if self.received is None else self.received
         if cursor is None:
             return Join(number, self.room, None, 0, self.start.last)
-        return Join(number, self.room, cursor.epoch, cursor.seq, 0)
+        return Join(number, self.room, cursor.epoch, cursor.seq, 0, self.identity)
 
-    def joined_at(self, start: Cursor) -> None:
+    def joined_at(self, start: Cursor, identity: bytes) -> None:
         """Handle the server's JOINED: entries after ``start`` follow."""
         if self.received is None:
             self.received = start
+        if not self.identity:
+            self.identity = identity
         self.joined = True
 
 
 class Subscriptions:
     """All followed rooms."""
 
-    __slots__ = ("_rooms", "repeats")
+    __slots__ = ("_ended", "_rooms", "repeats")
 
     def __init__(self) -> None:
         self._rooms: dict[str, Subscription] = {}
+        self._ended: dict[str, bytes] = {}
+        """Identities of rooms that the program has neither left nor joined again, and that the
+        server no longer lets it follow. The last ones."""
         self.repeats = 0
         """Entries that arrived again and were dropped, for statistics."""
 
@@ -77,6 +91,7 @@ class Subscriptions:
 
     def add(self, room: str, start: Start) -> Subscription:
         """Begin to follow a room."""
+        self.forget(room)
         subscription = self._rooms[room] = Subscription(room, start)
         return subscription
 
@@ -85,8 +100,22 @@ class Subscriptions:
         return self._rooms.get(room)
 
     def remove(self, room: str) -> Subscription | None:
-        """Stop following."""
-        return self._rooms.pop(room, None)
+        """Stop following. The program still means this room: see ``forget``."""
+        subscription = self._rooms.pop(room, None)
+        if subscription is not None and subscription.identity:
+            self._ended[room] = subscription.identity
+            if len(self._ended) > limits.LOGS_PER_CONNECTION_MAX:
+                del self._ended[next(iter(self._ended))]
+        return subscription
+
+    def forget(self, room: str) -> None:
+        """The program no longer means a certain room by this name, unless it is followed."""
+        self._ended.pop(room, None)
+
+    def identity(self, log: str) -> bytes:
+        """Return which room the program means by a name; empty: whichever has it."""
+        subscription = self._rooms.get(log)
+        return self._ended.get(log, b"") if subscription is None else subscription.identity
 
     def offline(self) -> None:
         """The connection has ended: nothing is joined."""
@@ -109,6 +138,8 @@ class Subscriptions:
         if entry.prev == received.seq < seq:
             subscription.received = Cursor(entry.epoch, seq)
             subscription.rejoins = 0
+            if entry.kind == SYSTEM and is_creation(entry):
+                subscription.identity = entry.epoch
             return Step.DELIVER
         if seq <= received.seq:
             self.repeats += 1

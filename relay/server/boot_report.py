@@ -68,9 +68,8 @@ def booted(boot: BootReport, program: Callable[[], int]) -> int:
     """
     try:
         return program()
-    except (RelayError, OSError, RuntimeError) as error:
-        why = str(error) if isinstance(error, RelayError) else refusal(error)
-        if boot.over or not why:
+    except (RelayError, OSError) as error:
+        if boot.over:
             raise
-        boot.failed(why)
+        boot.failed(refusal(error) if isinstance(error, OSError) else str(error))
         return BOOT_FAILED

@@ -13,7 +13,7 @@ from relay import limits
 from relay.chat.dedup import Place, place
 from relay.chat.entries import Entry, Extra, Kind, Submission, committed, packable
 from relay.chat.names import INBOX_PREFIX
-from relay.chat.relations import differs, refusal
+from relay.chat.relations import refusal
 from relay.chat.repeats import pushed
 from relay.errors import EnvelopeError
 from relay.store.derived import copy_links
@@ -30,9 +30,16 @@ from relay.store.log import (
     UnknownOutcome,
 )
 from relay.store.plain import append_row
+from relay.store.refusals import (
+    FULL,
+    LOG_DAMAGED,
+    TOO_MANY_EDITS,
+    as_repeat,
+    for_another_room,
+    unpackable,
+)
 from relay.store.rules import Rules
 from relay.store.state import (
-    DAMAGED,
     LOGS_MAX,
     SEQ_BITS,
     SEQ_MASK,
@@ -45,7 +52,6 @@ from relay.store.state import (
     View,
     row_id,
 )
-from relay.store.stub import differs_from
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes sent to readers."""
@@ -55,11 +61,6 @@ MARK: Final = int(Kind.MARK)
 ERASED: Final = int(Kind.ERASED)
 
 SYSTEM: Final = int(Kind.SYSTEM)
-TOO_MANY_EDITS: Final = LogRefused(
-    f"a message is edited {limits.EDITS_MAX} times at most", limits.EDITS_MAX
-)
-LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
-FULL: Final = LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
 
@@ -144,12 +145,18 @@ class Decision:
                 return self._append(end, self._resolved(end, submission, extra), False)
         elif counter != end.counter + 1:
             return self._not_next(end, submission)  # a repeat stays one whatever the rights are
+        elif (gone := self._gone(end.log, submission)) is not None:
+            return gone
         if (end.log.guarded or submission.kind) and self._rules is not None:
             try:
                 return self._judged(self._rules, end, submission)
             except EnvelopeError:  # this log's stored state is invalid; nothing has changed so far
                 return LOG_DAMAGED
         return self._append(end, submission, False)
+
+    def _gone(self, log: LogEnd, submission: Submission) -> Outcome | None:
+        identity, rules = submission.identity, self._rules
+        return None if not identity or rules is None else for_another_room(rules, log, identity)
 
     def _judged(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
         log = end.log
@@ -183,7 +190,7 @@ class Decision:
         try:
             self._pack(committed(submission, log.epoch, seq, seq - 1, self._now_ms))
         except (ValueError, TypeError, OverflowError) as error:
-            return _unpackable(error)
+            return unpackable(error)
         return None
 
     def _append_control(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
@@ -193,8 +200,11 @@ class Decision:
             return self._append(end, submission, False)
         if isinstance(after, Denied):
             return after
+        begins = after.begins or not log.id
         outcome = self._append(end, submission, after.begins)
         if type(outcome) is Stored:
+            if begins:
+                log.begun = log.epoch
             log.packed_state, log.state, log.guarded = after.packed, after.state, after.guarded
             row = log.id, log.seq, int(after.guarded), after.due_ms, after.packed
             self.changes.states[log.id] = row
@@ -229,7 +239,7 @@ class Decision:
             else:
                 packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
         except (ValueError, TypeError, OverflowError) as error:
-            return _unpackable(error)
+            return unpackable(error)
         # Nothing has changed before this line, and nothing fails after it.
         if begins:
             self._begin_epoch(submission.log, state, epoch)
@@ -270,6 +280,8 @@ class Decision:
             return None  # it was accepted by the sender's inbox and can no longer be refused
         if submission.counter != end.counter + 1:
             return self._not_next(end, submission)
+        if (gone := self._gone(end.log, submission)) is not None:
+            return gone
         if extra.verdict and extra.to:
             return Forbidden(extra.verdict)
         if extra.about_seq and submission.kind != MARK:
@@ -374,16 +386,7 @@ class Decision:
             if first.content != submission.content:
                 return IdConflict(stored.seq)
             return Repeated(stored.epoch, stored.seq)
-        found = self._view.originals[key]
-        if found is DAMAGED:
-            return LogRefused("the entry of this counter is damaged: restore it from a backup")
-        if found.seq and (
-            differs_from(found.stub, submission.content)
-            if found.stub
-            else differs(found.entry, submission)
-        ):
-            return IdConflict(found.seq)
-        return Repeated(found.epoch, found.seq)
+        return as_repeat(self._view.originals[key], submission)
 
     def _accepted_now(self, key: tuple[str, bytes, int]) -> tuple[Stored | Began, Submission]:
         """Return what this batch has appended under an id. The index is built on demand."""
@@ -393,7 +396,3 @@ class Decision:
                 self._accepted[one.log, one.producer, one.counter] = outcome, one
         self._indexed = len(self._outcomes)
         return self._accepted[key]
-
-
-def _unpackable(error: Exception) -> LogRefused:
-    return LogRefused(f"it cannot be packed ({type(error).__name__})")

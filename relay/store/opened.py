@@ -112,6 +112,7 @@ class Opened:
             generation=self.generation,
             unpack_entry=self._unpack,
             budget=budget,
+            rules=rules,
         )
         decision = Decision(
             view,
@@ -220,6 +221,9 @@ class Opened:
             or not self._usual
         ):
             return None
+        identity = submission.identity
+        if identity and identity != log.epoch and identity != log.begun:
+            return None  # another room of this name is meant, or it must be read which this one is
         key = name, submission.producer
         last = committed.producers.get(key)
         tail = self.unflushed.tail_with_room(log.id)

@@ -31,6 +31,8 @@ def append_row(
 ) -> int:
     """Append from one submission on, up to one that is no message, no new one, or of another end.
 
+    Or up to one that names another room (``Submission.identity``).
+
     The log must have an epoch of this generation, and no rules for messages.
 
     Args:
@@ -49,16 +51,19 @@ def append_row(
     end = ends[first]
     log = end.log
     epoch, seq, row = log.epoch, log.seq, log.id << SEQ_BITS
+    begun = log.begun
     time_ms = max(now_ms, log.time_ms)  # time never goes back in a log
     counter, stack = end.counter, end.stack
     index = first
     while index < count and seq < SEQ_MASK:
         submission = batch[index]
+        identity = submission.identity
         if (
             submission.counter != counter + 1
             or ends[index] is not end
             or submission.extra is not None
             or submission.kind
+            or (identity and identity != epoch and identity != begun)
         ):
             break
         try:

@@ -48,6 +48,17 @@ class Rules:
         """
         raise NotImplementedError
 
+    def began(self, log: LogEnd, submission: Submission) -> int:
+        """Return the seq of the entry with which the room that has this name now began.
+
+        0: it has none. Parameters as for ``before``. Raises EnvelopeError: its state is damaged.
+        """
+        raise NotImplementedError
+
+    def gone(self) -> Denied:
+        """Return the refusal of a submission that is for an earlier room of this name."""
+        raise NotImplementedError
+
     def hidden(self, log: LogEnd, submission: Submission) -> Denied | None:
         """Return why the sender may not know what the log contains; None: the sender may know.
 

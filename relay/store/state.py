@@ -42,8 +42,8 @@ class LogEnd:
     """The end of one log."""
 
     __slots__ = (
-        "epoch", "first_seq", "generation", "guarded", "id", "packed_state", "seq", "state",
-        "time_ms",
+        "begun", "epoch", "first_seq", "generation", "guarded", "id", "packed_state", "seq",
+        "state", "time_ms",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class LogEnd:
         guarded: bool = False,
         packed_state: bytes = b"",
         state: object = None,
+        begun: bytes | None = None,
     ) -> None:
         """Create.
 
@@ -70,6 +71,8 @@ class LogEnd:
             guarded: each message is checked by the rules before it is stored.
             packed_state: the state after its control entries; empty: there were none.
             state: the same, decoded, once it was needed.
+            begun: the epoch that ``Submission.identity`` is compared with, once it was needed and
+                read.
         """
         self.id = id
         self.epoch = epoch
@@ -80,12 +83,13 @@ class LogEnd:
         self.guarded = guarded
         self.packed_state = packed_state
         self.state = state
+        self.begun = begun
 
     def copy(self) -> LogEnd:
         """Return a copy that may be modified."""
         return LogEnd(
             self.id, self.epoch, self.first_seq, self.seq, self.time_ms, self.generation,
-            self.guarded, self.packed_state, self.state,
+            self.guarded, self.packed_state, self.state, self.begun,
         )  # fmt: skip
 
 

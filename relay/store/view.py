@@ -17,8 +17,10 @@ from relay import limits
 from relay.chat.dedup import Place, place
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.chat.repeats import Descent
+from relay.errors import EnvelopeError
 from relay.store.committed import Committed
 from relay.store.read_budget import ReadBudget
+from relay.store.rules import Rules
 from relay.store.state import (
     DAMAGED,
     NO_LOG,
@@ -54,6 +56,7 @@ def load(
     generation: int,
     unpack_entry: UnpackEntry,
     budget: ReadBudget | None,
+    rules: Rules | None = None,
 ) -> View:
     """Return a view for the first submissions of a batch: at least one, if there is any.
 
@@ -90,6 +93,8 @@ def load(
         if submission.log is not log or submission.producer is not producer:
             log, producer = key = submission.log, submission.producer
             end = producers.get(key) or _producer(view, committed, key)
+        if submission.identity and end.log.begun is None and rules is not None:
+            _read_begun(view, committed, end.log, submission, rules)
         if extra is not None and extra.about_seq and submission.kind != MARK:
             place = extra.about_epoch, extra.about_seq
             _look_at(view, committed, end.log, submission, place, unpack_entry)
@@ -135,6 +140,27 @@ def _log(view: View, committed: Committed, name: str) -> LogEnd:
             committed.reads += len(end.packed_state) // STATE_BYTES_PER_READ
         log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
     return log
+
+
+def _read_begun(
+    view: View, committed: Committed, log: LogEnd, submission: Submission, rules: Rules
+) -> None:
+    """Read with which epoch a room began, if it must be known (``refusals.for_another_room``).
+
+    It stays unknown if the room's state is damaged.
+    """
+    if not log.id or (submission.identity == log.epoch and log.generation == view.generation):
+        return  # mostly: a room has one epoch
+    if log.state is None:
+        committed.reads += len(log.packed_state) // STATE_BYTES_PER_READ
+    try:
+        begun = committed.epoch_at(log, rules.began(log, submission))
+    except EnvelopeError:
+        return
+    log.begun = begun
+    known = committed.remembered_log(submission.log)
+    if known is not None:
+        known.begun = begun  # ``log`` is a copy, and is dropped if nothing is stored
 
 
 def _copied(

@@ -56,13 +56,17 @@ class Op(IntEnum):
 
 
 class Join(NamedTuple):
-    """Client: follow a log from a cursor (``epoch`` not None) or with its ``last`` entries."""
+    """Client: follow a log from a cursor (``epoch`` not None) or with its ``last`` entries.
+
+    ``identity``: of the room that is meant, as in SEND.
+    """
 
     request: int
     log: str
     epoch: bytes | None
     seq: int
     last: int
+    identity: bytes = b""
 
 
 class Leave(NamedTuple):
@@ -77,6 +81,7 @@ class Send(NamedTuple):
 
     Invariant "Once, in order". With ``@handle`` it is a direct message, and its counter is that of
     the sender's own inbox. ``about``: the position of the entry that this one is about (``Kind``).
+    ``identity``: of the room that is meant, from JOINED; empty: whichever has the name.
     """
 
     log: str
@@ -86,6 +91,7 @@ class Send(NamedTuple):
     body: bytes
     about_epoch: bytes = b""
     about_seq: int = 0
+    identity: bytes = b""
 
 
 class Who(NamedTuple):
@@ -159,11 +165,15 @@ class Prove(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Client: a request about a room, packed (``chat.rooms.requests``)."""
+    """Client: a request about a room, packed (``chat.rooms.requests``).
+
+    ``identity``: of the room that is meant, as in SEND.
+    """
 
     request: int
     log: str
     content: bytes
+    identity: bytes = b""
 
 
 class Welcome(NamedTuple):
@@ -181,7 +191,10 @@ class Welcome(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Server: entries after ``start_seq`` follow; the log's head was ``head_seq``."""
+    """Server: entries after ``start_seq`` follow; the log's head was ``head_seq``.
+
+    ``identity``: of the room, for SEND; empty for an inbox, and a log without entries.
+    """
 
     request: int
     log: str
@@ -189,6 +202,7 @@ class Joined(NamedTuple):
     start_seq: int
     head_epoch: bytes
     head_seq: int
+    identity: bytes = b""
 
 
 class Left(NamedTuple):

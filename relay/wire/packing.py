@@ -22,11 +22,13 @@ from relay.chat.fields import (
     DISPLAY,
     EPOCH,
     EPOCH_OR_NONE,
+    IDENTITY,
     INSTANCE_SECRET,
     KIND,
     LOG,
     NAME,
     POSITIVE,
+    TO,
     U63,
 )
 from relay.chat.rooms import events as room_events
@@ -158,45 +160,37 @@ def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[obje
     return Page(request, log, next_seq, end, entries)
 
 
+def _identified(kind: type[tuple[object, ...]], checks: tuple[codec.Check, ...]) -> Shape:
+    """Return the shape of a message that may end with the identity of a room."""
+    return Shape(kind, checks, optional=(IDENTITY,), missing=(b"",))
+
+
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
     Op.HELLO: Shape(
         Hello, (NAME, INSTANCE_SECRET, DISPLAY, _agent, _key_or_none, _signature_or_none)
     ),
-    Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
+    Op.JOIN: _identified(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
     Op.LEAVE: Shape(Leave, (_request, LOG)),
     Op.SEND: Shape(
         Send,
         (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY),
-        optional=(EPOCH_OR_NONE, U63),
-        missing=_NOT_ABOUT,
+        optional=(EPOCH_OR_NONE, U63, IDENTITY),
+        missing=(*_NOT_ABOUT, b""),
+        earlier=len(_NOT_ABOUT),
     ),
     Op.WHO: Shape(Who, (_request, LOG)),
     Op.HISTORY: Shape(History, (_request, LOG, codec.boolean, U63, _u16)),
     Op.REGISTER: Shape(Register, (_request, NAME, _key, _signature, _link, _token_or_none)),
     Op.ENROL: Shape(Enrol, (_request, NAME, _key, _signature, _signature_or_none)),
     Op.DEVICES: Shape(Devices, (_request, NAME, _u16)),
-    Op.ACCOUNT: Shape(
-        Account,
-        (
-            _request,
-            codec.text(limits.NAME_CHARS_MAX),
-            codec.binary(1, requests.REQUEST_BYTES_MAX),
-        ),
-    ),
+    Op.ACCOUNT: Shape(Account, (_request, TO, codec.binary(1, requests.REQUEST_BYTES_MAX))),
     Op.PROVE: Shape(Prove, (_request, codec.binary(1, CHALLENGE_BYTES_MAX))),
-    Op.ROOM: Shape(
-        Room,
-        (
-            _request,
-            codec.text(limits.NAME_CHARS_MAX),
-            codec.binary(1, room_requests.REQUEST_BYTES_MAX),
-        ),
-    ),
+    Op.ROOM: _identified(Room, (_request, TO, codec.binary(1, room_requests.REQUEST_BYTES_MAX))),
     Op.SEARCH: Shape(Search, (_request, LOG, codec.text(limits.SEARCH_BYTES_MAX, 1), U63, _u16)),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
-    Op.JOINED: Shape(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
+    Op.JOINED: _identified(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
     Op.LEFT: Shape(Left, (_request, LOG)),
     Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63), optional=(_u8,), missing=(0,)),
     Op.REFUSED: Shape(Refused, (LOG, POSITIVE, _u16, U63, _error_text)),
@@ -280,6 +274,8 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
         return pack_entry(packable(envelope))
     if type(envelope) is Ack:
         return pack_ack(*envelope)
+    if isinstance(envelope, Join | Joined | Room) and not envelope.identity:
+        return codec.pack((_OP_OF[type(envelope)], *envelope[:-1]))
     return codec.pack((_OP_OF[type(envelope)], *envelope))
 
 
@@ -291,8 +287,12 @@ def pack_send(
     body: bytes,
     about_epoch: bytes = b"",
     about_seq: int = 0,
+    identity: bytes = b"",
 ) -> bytes:
     """Return ``pack(Send(...))``."""
+    if identity:
+        extra = about_epoch, about_seq, identity
+        return codec.pack((_SEND, log, counter, kind, content_type, body, *extra))
     if about_seq or about_epoch:
         return codec.pack((_SEND, log, counter, kind, content_type, body, about_epoch, about_seq))
     return codec.pack((_SEND, log, counter, kind, content_type, body))

@@ -48,7 +48,8 @@ def operations(shapes: dict[int, Shape]) -> str:
         fields = [f"{name}: {check.__doc__}" for name, check in zip(names, checks, strict=True)]
         if shape.optional:
             first = len(shape.checks)
-            fields[first] = f"*or nothing more, or* {fields[first]}"
+            for at in {first, first + shape.earlier}:
+                fields[at] = f"*or nothing more, or* {fields[at]}"
         lines.append(f"| {int(number)} | `{Op(number).name}` | {' · '.join(fields)} |")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ FORMATS = {
     4: "c68e5fbf40815d42",
     5: "61ee0e41b4a0ef6d",
     6: "a93c45446955dc4b",
+    7: "74f727744c99d5ad",
 }
 """By number, a digest of all messages between workers."""
 

@@ -33,7 +33,7 @@ def test_the_order_of_an_entrys_fields_is_the_protocols() -> None:
 def test_a_submission_has_what_the_sender_decides() -> None:
     given = set(Submission._fields) | {"to", "about_epoch", "about_seq"}
     assert set(Entry._fields) - given == {"epoch", "seq", "prev", "time_ms"}
-    assert set(Submission._fields) - set(Entry._fields) == {"root", "operator", "extra"}
+    assert set(Submission._fields) - set(Entry._fields) == {"root", "operator", "identity", "extra"}
     assert set(Extra._fields) & set(Entry._fields) == {"to", "about_epoch", "about_seq"}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
+from relay.chat.rooms import requests as room_requests
 from relay.client import event_queue
 from relay.client.devices.device_queries import NUMBER
 from relay.client.errors import MessageTooLong
@@ -64,6 +65,18 @@ def joined(last: int = 0, head: int = 10, options: dict[str, object] | None = No
     return link
 
 
+def joined_with(identity: bytes) -> Link:
+    """A client that has joined the room with this identity."""
+    link = Link()
+    link.log_in()
+    link.state.chat.join("room", None, 0, "join")
+    link.run()
+    join = link.heard(wire.Join)
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 10, EPOCH, 10, identity))
+    link.taken()
+    return link
+
+
 def seqs(events: list[Event]) -> list[int]:
     """Return the sequence numbers of entries among events."""
     return [event.seq for event in events if isinstance(event, Message)]
@@ -104,7 +117,7 @@ def test_a_client_that_had_received_nothing_resumes_too() -> None:
     link = joined()
     link.lose()
     link.log_in()
-    assert rejoin(link)[2:] == (EPOCH, 10, 0)
+    assert rejoin(link)[2:] == (EPOCH, 10, 0, b"")
 
 
 def test_a_join_without_an_answer_is_asked_again() -> None:
@@ -126,7 +139,7 @@ def test_a_hole_is_repaired_not_skipped() -> None:
     link = joined()
     link.send_envelopes(entry(11), entry(13, 12), entry(14))
     leave, join = link.heard(wire.Leave), link.heard(wire.Join)
-    assert join[1:] == ("room", EPOCH, 11, 0)
+    assert join[1:] == ("room", EPOCH, 11, 0, b"")
     link.send_envelopes(entry(15), wire.Left(leave.request, "room"))
     link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 15))
     link.send_envelopes(*map(entry, (12, 13, 14, 15)), wire.Live("room", EPOCH, 15))
@@ -307,6 +320,62 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
     (event,) = link.taken()
     assert isinstance(event, Unfollowed)
     assert (event.room, "LIMIT" in event.detail) == ("room", True)
+
+
+def test_what_a_program_sends_is_for_the_room_that_it_has_joined() -> None:
+    """Also what it sends while it is away, or after the server has put it out; until it leaves."""
+    link = joined_with(b"identity")
+    link.state.chat.send(Offer("Room", "", b"1"), 1)
+    link.run()
+    assert link.heard(wire.Send).identity == b"identity"
+    link.lose()
+    link.state.chat.send(Offer("room", "", b"2"), 2)
+    link.log_in()
+    assert link.heard(wire.Join).identity == b"identity"
+    assert {sent.identity for sent in link.all_heard(wire.Send)} == {b"identity"}
+    link.send_envelopes(wire.Removed("room", int(ErrorCode.NO_SUCH_ROOM), "deleted"))
+    link.state.chat.send(Offer("room", "", b"3"), 3)
+    link.run()
+    assert link.heard(wire.Send).identity == b"identity"
+    link.state.chat.send(Offer("another", "", b"4"), 4)
+    link.run()
+    assert link.heard(wire.Send).identity == b""
+    link.state.chat.join("room", None, 0, "again")
+    link.state.chat.send(Offer("room", "", b"5"), 5)
+    link.run()
+    assert link.heard(wire.Join).identity == b""
+    assert link.heard(wire.Send).identity == b""
+
+
+def test_a_room_that_was_left_is_no_longer_meant() -> None:
+    """Whichever has the name is, until it is joined."""
+    link = joined_with(b"identity")
+    link.state.chat.leave("room", "leave")
+    link.state.chat.send(Offer("room", "", b"1"), 1)
+    link.run()
+    assert link.heard(wire.Send).identity == b""
+
+
+def test_a_request_is_about_the_room_that_was_joined() -> None:
+    """Not one to see or create whichever has the name; after that one, the new one is meant."""
+    link = joined_with(b"identity")
+    chat = link.state.chat
+    chat.ask_room("room", room_requests.Delete(""), 5, "delete")
+    link.run()
+    assert link.heard(wire.Room).identity == b"identity"
+    link.send_envelopes(wire.Removed("room", int(ErrorCode.NO_SUCH_ROOM), "deleted"))
+    create = room_requests.Create()
+    chat.ask_room("room", create, 6, "create")
+    link.run()
+    asked = link.heard(wire.Room)
+    assert asked.identity == b""
+    chat.ask_room("room", room_requests.Ban("bob", 0, ""), 6, "early")
+    link.run()
+    assert link.heard(wire.Room).identity == b"identity"
+    link.send_envelopes(wire.Done(asked.request, b""))
+    chat.ask_room("room", room_requests.Ban("bob", 0, ""), 7, "ban")
+    link.run()
+    assert link.heard(wire.Room).identity == b""
 
 
 def test_an_invitation_comes_among_the_events_of_the_client() -> None:

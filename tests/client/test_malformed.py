@@ -52,7 +52,7 @@ KEY = Expected(fingerprint(server_key().spki))
 ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b"", "", EPOCH, 7]
 RIGHT: dict[int, list[object]] = {
     Op.WELCOME: ["alice", 0, 32_768, 1024, "", b"r" * 32],
-    Op.JOINED: [1, "room", EPOCH, 0, EPOCH, 0],
+    Op.JOINED: [1, "room", EPOCH, 0, EPOCH, 0, EPOCH],
     Op.LEFT: [1, "room"],
     Op.ACK: ["room", 1, EPOCH, 1, 1],
     Op.REFUSED: ["room", 1, 1, 0, ""],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor
-from relay.client.subscriptions import Start, Step, Subscriptions
+from relay.chat.rooms import events
+from relay.client.subscriptions import SYSTEM, Start, Step, Subscriptions
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
 
 E1, E2 = b"1" * 8, b"2" * 8
@@ -17,7 +19,7 @@ def entry(seq: int, prev: int, epoch: bytes = E1, log: str = "room") -> EntryMes
 def followed(cursor: Cursor = Cursor(E1, 10)) -> Subscriptions:  # noqa: B008  # a NamedTuple
     """A log that is joined at a cursor."""
     follows = Subscriptions()
-    follows.add("room", Start(None, 5)).joined_at(cursor)
+    follows.add("room", Start(None, 5)).joined_at(cursor, b"")
     return follows
 
 
@@ -89,10 +91,10 @@ def test_a_rejoin_begins_at_the_received_cursor() -> None:
     follows = Subscriptions()
     following = follows.add("room", Start(None, 7))
     assert following.join(3) == Join(3, "room", None, 0, 7)
-    following.joined_at(Cursor(NO_EPOCH, 0))
+    following.joined_at(Cursor(NO_EPOCH, 0), b"")
     follows.offline()
     assert following.join(4) == Join(4, "room", NO_EPOCH, 0, 0)
-    following.joined_at(Cursor(NO_EPOCH, 0))
+    following.joined_at(Cursor(NO_EPOCH, 0), b"")
     assert follows.entry(entry(1, 0)) is Step.DELIVER
     assert following.join(5) == Join(5, "room", E1, 1, 0)
 
@@ -102,3 +104,57 @@ def test_live_tells_the_epoch() -> None:
     follows = followed(Cursor(NO_EPOCH, 10))
     assert follows.place(Live("room", E1, 10)) is Step.DELIVER
     assert received(follows) == Cursor(E1, 10)
+
+
+def test_a_program_means_the_room_that_it_has_joined() -> None:
+    """Until it leaves it, joins again, or sees another begin there; also when it was put out."""
+    follows = Subscriptions()
+    assert follows.identity("room") == b""
+    joined = follows.add("room", Start(None, 5))
+    assert joined.join(1) == Join(1, "room", None, 0, 5)
+    joined.joined_at(Cursor(E1, 10), E1)
+    assert follows.identity("room") == E1
+    assert follows.identity("other") == b""
+    assert joined.join(2) == Join(2, "room", E1, 10, 0, E1)
+    joined.joined_at(Cursor(E1, 10), E2)  # a server that has let it join another one
+    assert follows.identity("room") == E1
+    follows.remove("room")
+    assert follows.identity("room") == E1
+    assert follows.add("room", Start(None, 5)).join(3) == Join(3, "room", None, 0, 5)
+    assert follows.identity("room") == b""
+    follows.remove("room")
+    assert follows.identity("room") == b""
+
+
+def test_a_room_that_begins_while_it_is_followed() -> None:
+    """By its first message, or after the end of the one before, if the server lets it follow."""
+    follows = Subscriptions()
+    follows.add("room", Start(None, 5)).joined_at(Cursor(NO_EPOCH, 0), b"")
+    assert follows.identity("room") == b""
+    created = events.Created(events.Kind.PUBLIC, True, b"r" * 32)
+    begun = entry(1, 0)._replace(
+        kind=SYSTEM, content_type=events.CONTENT_TYPE, body=events.pack(created)
+    )
+    assert follows.entry(begun) is Step.DELIVER
+    assert follows.entry(entry(2, 1)) is Step.DELIVER
+    assert follows.identity("room") == E1
+    another = begun._replace(epoch=E2, seq=3, prev=2)
+    for not_one in (
+        another._replace(kind=0),
+        another._replace(content_type="text/plain", seq=4, prev=3),
+        another._replace(body=b"\xc1", seq=5, prev=4),
+    ):
+        assert follows.entry(not_one) is Step.DELIVER
+        assert follows.identity("room") == E1
+    assert follows.entry(another._replace(seq=6, prev=5)) is Step.DELIVER
+    assert follows.identity("room") == E2
+
+
+def test_how_many_rooms_are_remembered_that_are_not_followed() -> None:
+    """The last ones."""
+    follows = Subscriptions()
+    for number in range(limits.LOGS_PER_CONNECTION_MAX + 1):
+        follows.add(f"room-{number}", Start(None, 0)).joined_at(Cursor(E1, 1), E1)
+        follows.remove(f"room-{number}")
+    assert follows.identity("room-0") == b""
+    assert follows.identity("room-1") == E1

@@ -82,7 +82,7 @@ class LogContract:
         assert page.rows == [(1, outcome.packed)]
         [entry] = entries(page)
         assert entry.epoch == outcome.epoch
-        judged_by = {"root", "operator", "extra"}
+        judged_by = {"root", "operator", "identity", "extra"}
         for field, value in submission._asdict().items():
             if field in judged_by:
                 continue

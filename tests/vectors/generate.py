@@ -277,6 +277,7 @@ def next_key(stored: Stored) -> Vector:
 
 # --- envelopes ------------------------------------------------------------------------------------
 EPOCH = bytes.fromhex("0011223344556677")
+IDENTITY = bytes.fromhex("8899aabbccddeeff")
 PRODUCER = producer_of(NO_ROOT, "ann", bytes(range(16)))
 ENTRY = wire.EntryMessage(
     "lobby", EPOCH, 7, 6, 1_767_225_600_000, "ann", b"", PRODUCER, 3, 0, "text/plain",
@@ -287,6 +288,7 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Hello("ann", bytes(range(16)), "Ann", "example/1", bytes(32), bytes(range(64))),
     wire.Join(1, "lobby", None, 0, 50),
     wire.Join(2, "lobby", EPOCH, 7, 0),
+    wire.Join(2, "lobby", EPOCH, 7, 0, IDENTITY),
     wire.Leave(3, "lobby"),
     wire.Send("lobby", 3, 0, "text/plain", "grüß dich".encode()),
     wire.Send("lobby", 2**63 - 1, 0, "", bytes(300)),
@@ -296,6 +298,8 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Send("lobby", 7, 2, "text/plain", b"", EPOCH, 7),
     wire.Send("lobby", 8, 4, "text/plain", "👍".encode(), EPOCH, 7),
     wire.Send("@ann", 9, 5, "", b"lobby", EPOCH, 7),
+    wire.Send("lobby", 9, 0, "text/plain", b"hello", identity=IDENTITY),
+    wire.Send("lobby", 10, 4, "text/plain", "👍".encode(), EPOCH, 7, IDENTITY),
     wire.Who(4, "lobby"),
     wire.History(2**32 - 1, "lobby", False, 0, 1000),
     wire.Search(9, "lobby", 'grüß "dich auch"', 0, 50),
@@ -308,11 +312,13 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Account(7, "bob", pack_request(Disable())),
     wire.Prove(8, bytes(range(256))),
     wire.Room(8, "lobby", pack_room_request(Ban("bob", 600, "spam"), 41)),
+    wire.Room(9, "lobby", pack_room_request(Ban("bob", 600, "spam"), 41), IDENTITY),
 ]
 TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Welcome("~ann", 1_767_225_600_000, 32_768, 1024, "relay/0", b""),
     wire.Welcome("ann", 1_767_225_600_000, 32_768, 1024, "relay/0", bytes(range(32))),
     wire.Joined(1, "lobby", EPOCH, 3, EPOCH, 7),
+    wire.Joined(1, "lobby", EPOCH, 3, EPOCH, 7, IDENTITY),
     wire.Left(3, "lobby"),
     wire.Ack("lobby", 3, EPOCH, 7),
     wire.Ack("@ann", 4, EPOCH, 8, 1),

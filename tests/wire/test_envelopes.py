@@ -69,6 +69,7 @@ from relay.wire.packing import (
 
 Unpack = Callable[[bytes], list[Any]]
 Envelope: TypeAlias = ClientEnvelope | ServerEnvelope
+Identified: TypeAlias = Join | Send | Room | Joined
 E, P = b"epoch..8", b"producer of 16 b"
 U32, U63 = 2**32 - 1, 2**63 - 1
 ENTRY = EntryMessage("lobby", E, 7, 6, 1_700_000_000_000, "ann", b"", P, 3, 0, "text/plain", b"hi")
@@ -173,13 +174,45 @@ def test_layout() -> None:
     assert pack(Send("ab", 1, 0, "", b"x")) == b"\x96\x04\xa2ab\x01\x00\xa0\xc4\x01x"
 
 
-# --- every field, wrong in every way --------------------------------------------------------------
 WRONG_FOR_ALL: list[object] = [
     True, False, -1, 2**63, 2**64 - 1, 1.0, math.nan, math.inf, -0.0, {}, {1: 2}, [], [[]],
     msgpack.ExtType(5, b""), msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 2),
 ]  # fmt: skip
 
 
+IDENTIFIED: list[tuple[Unpack, Identified]] = [
+    (unpack_client, Join(1, "lobby", None, 0, 50, E)),
+    (unpack_client, Send("lobby", 1, 0, "text/plain", b"hello", identity=E)),
+    (unpack_client, Send("lobby", 1, 4, "text/plain", b"hello", E, 7, b"identity")),
+    (unpack_client, Room(3, "lobby", b"r", E)),
+    (unpack_server, Joined(1, "lobby", E, 3, E, 7, E)),
+]
+
+
+@pytest.mark.parametrize(("unpack", "envelope"), IDENTIFIED)
+def test_the_identity_of_a_room_comes_last(unpack: Unpack, envelope: Identified) -> None:
+    """It is absent if it is empty, as in versions before; it is the last field or none."""
+    assert every_way(unpack, pack(envelope)) == [envelope]
+    op, *fields = msgpack.unpackb(pack(envelope))
+    assert fields[-1] == envelope.identity
+    for wrong in (*WRONG_FOR_ALL, None, "text", 5, b"y" * 9):
+        refused(packb(op, *fields[:-1], wrong), unpack)
+    without = envelope._replace(identity=b"")
+    assert unpack(packb(op, *fields[:-1])) == [without]
+    assert unpack(packb(op, *fields[:-1], b"")) == [without]
+    assert unpack(packb(op, *fields, "later", 7)) == [envelope]
+    assert len(pack(without)) < len(pack(envelope))
+
+
+def test_what_a_message_is_about_is_whole_with_an_identity_or_without() -> None:
+    """Two fields were there before the identity was: one of them alone is nothing."""
+    fields = Op.SEND, "lobby", 1, 0, "text/plain", b"hello"
+    assert unpack_client(packb(*fields, E, 7)) == [Send(*fields[1:], E, 7)]
+    refused(packb(*fields, E))
+    refused(packb(*fields, b""))
+
+
+# --- every field, wrong in every way --------------------------------------------------------------
 OTHER_TYPES: list[object] = [*WRONG_FOR_ALL, None, "text", b"bytes", 5, "x" * 600, b"y" * 40_000]
 
 

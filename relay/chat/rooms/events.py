@@ -9,6 +9,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
+from relay.chat.entries import Entry
+from relay.chat.entries import Kind as EntryKind
 from relay.chat.fields import NAME, ROOT, U63
 from relay.codec import Shape
 from relay.errors import EnvelopeError
@@ -217,3 +219,13 @@ def unpack(body: bytes) -> Event | None:
     if len(found) != 1:
         raise EnvelopeError("not one event of a room")
     return None if isinstance(found[0], codec.Unknown) else cast("Event", found[0])
+
+
+def is_creation(entry: Entry) -> bool:
+    """Return True if an entry creates a room."""
+    if entry.kind != EntryKind.SYSTEM or entry.content_type != CONTENT_TYPE:
+        return False
+    try:
+        return isinstance(unpack(entry.body), Created)
+    except EnvelopeError:
+        return False

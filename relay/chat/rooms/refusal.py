@@ -51,3 +51,9 @@ class Refused(Exception):
         super().__init__(text or reason.name)
         self.reason = reason
         self.text = text
+
+
+def not_this_room() -> Refused:
+    """Return the refusal of what is for an earlier room of this name, which was deleted."""
+    text = "that room was deleted; another one may have its name now"
+    return Refused(Reason.NO_SUCH_ROOM, text)

@@ -12,9 +12,8 @@ from typing import Final
 
 import apsw
 
-from relay.chat.entries import Entry, Kind
+from relay.chat.entries import Entry
 from relay.chat.rooms import events
-from relay.errors import EnvelopeError
 from relay.store.file.generation import read_meta, write_meta
 
 NOTED: Final = "creations_noted"
@@ -26,16 +25,6 @@ _UNKNOWN: Final = (
     "WHERE log_id IN (SELECT log_id FROM state) AND instr(packed, ?) AND NOT EXISTS "
     "(SELECT 1 FROM control WHERE control.log_id=epoch.log_id AND seq=first_seq)"
 )
-
-
-def is_creation(entry: Entry) -> bool:
-    """Return True if an entry creates a room."""
-    if entry.kind != Kind.SYSTEM or entry.content_type != events.CONTENT_TYPE:
-        return False
-    try:
-        return isinstance(events.unpack(entry.body), events.Created)
-    except EnvelopeError:
-        return False
 
 
 def note_creations(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
@@ -51,7 +40,7 @@ def note_creations(connection: apsw.Connection, unpack: Callable[[bytes], Entry]
                 raise
             except Exception:  # noqa: BLE001, S112 - a damaged one: a check finds it
                 continue
-            if is_creation(entry):
+            if events.is_creation(entry):
                 found.append((log_id, seq))
     except apsw.CorruptError:
         return  # readable content is served as before, and this is tried again later

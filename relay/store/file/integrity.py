@@ -20,8 +20,8 @@ from relay.chat.entries import Entry, Kind
 from relay.chat.names import is_room
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
+from relay.chat.rooms.events import is_creation
 from relay.errors import EnvelopeError
-from relay.store.file.creations import is_creation
 from relay.store.file.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_OF_TAILS
 from relay.store.file.generation import number, read_meta
 from relay.store.file.schema import (

@@ -215,7 +215,7 @@ class Sends(Sender):
                 Submission,
                 (
                     room, handle, key_id, producer, send.counter, MESSAGE, send.content_type, body,
-                    root, operator, None,
+                    root, operator, send.identity, None,
                 ),
             )  # fmt: skip
             if credit < 1:  # there are no tokens, or it is not known whether there is this room

@@ -89,7 +89,10 @@ class FromMembers:
         tag, first, more = message
         run = [Waiting(port, tag, first)]
         if more:
-            log, sender, key_id, producer, counter, kind, content_type, _, root, operator, _ = first
+            (
+                log, sender, key_id, producer, counter, kind, content_type, _, root, operator,
+                identity, _,
+            ) = first  # fmt: skip
             for body in more:
                 tag += TAG_STEP
                 counter += 1
@@ -97,7 +100,7 @@ class FromMembers:
                     Submission,
                     (
                         log, sender, key_id, producer, counter, kind, content_type, body, root,
-                        operator, None,
+                        operator, identity, None,
                     ),
                 )  # fmt: skip
                 run.append(Waiting(port, tag, following))

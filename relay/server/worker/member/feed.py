@@ -20,6 +20,7 @@ from relay import limits
 from relay.bus.messages import Batch as BusBatch
 from relay.bus.messages import NotFollowed, Subscribe
 from relay.chat.entries import NO_EPOCH, Head
+from relay.chat.names import is_inbox
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import state as rooms
@@ -56,9 +57,9 @@ class Feed:
     """One log as it is followed on this worker."""
 
     __slots__ = (
-        "ahead", "awaiting", "changed", "damaged", "epoch", "events", "here", "joining", "known",
-        "live", "log", "paused_until", "received", "refused", "repair_to", "room", "running",
-        "seq", "subscriptions", "swept", "swept_bytes", "torn",
+        "ahead", "awaiting", "begun", "changed", "damaged", "epoch", "events", "here", "joining",
+        "known", "live", "log", "paused_until", "received", "refused", "repair_to", "room",
+        "running", "seq", "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str, damaged: DamagedLogs) -> None:
@@ -97,6 +98,8 @@ class Feed:
         """True if missing entries, possibly control entries, were removed from the store."""
         self.room = Room()
         """The room's state as of H, which decides who may read. Unused for other logs."""
+        self.begun: bytes | None = None
+        """What ``identity`` has read, until another room of this name begins."""
 
     @property
     def head(self) -> Head:
@@ -109,6 +112,17 @@ class Feed:
         if self.subscriptions or not all(reply.abandoned for reply in self.joining):
             return False
         return all(reply.abandoned for _, reply in self.awaiting)
+
+    def identity(self, reader: Reader) -> bytes:
+        """Return which of the rooms of this name it is, as of H (``Submission.identity``).
+
+        Empty if there is none (yet), and for an inbox. Raises StoreError.
+        """
+        if self.seq == 0 or is_inbox(self.log):
+            return b""
+        if self.begun is None:
+            self.begun = reader.epoch_at(self.log, self.room.created)
+        return self.begun
 
     # --- from the home ------------------------------------------------------------------------
     def on_head(self, epoch: bytes, seq: int, state: bytes = b"") -> bool:
@@ -214,6 +228,8 @@ class Feed:
             self.room = UNREADABLE
             return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
         self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
+        if isinstance(event, room_events.Created):
+            self.begun = entry.epoch
         if isinstance(event, room_events.Kicked):
             kicked = Refused(Reason.KICKED_OUT, event.reason)
             return [(one, kicked) for one in self.subscriptions if one.actor.handle == event.handle]

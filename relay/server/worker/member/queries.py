@@ -56,6 +56,7 @@ class PendingQueries:
         content: bytes,
         subject: bytes = b"",
         connection: str = "",
+        identity: bytes = b"",
     ) -> Reply[Answered] | None:
         """Send a request about a log. Returns None if too many requests are waiting.
 
@@ -66,12 +67,13 @@ class PendingQueries:
             content: packed, see ``chat.accounts.requests`` and ``chat.rooms.requests``.
             subject: the root of the account that the request names, if it does.
             connection: the id of the requesting connection, for the log.
+            identity: of the room that is meant; empty: whichever has the name.
         """
         if len(self._asked) >= PENDING_MAX:
             return None
         self._count += 1
         reply: Reply[Answered] = Reply()
-        who = (by.root, by.operator, subject, connection)
+        who = (by.root, by.operator, subject, connection, identity)
         message = Ask(self._count, log, by.handle, key_id, content, *who)
         self._asked[self._count] = message, reply
         port = self._routes.port_of(log)

@@ -21,7 +21,13 @@ log = logging.getLogger("relay.worker")
 
 
 async def asked(
-    session: Session, log_name: str, by: Actor, key_id: bytes, content: bytes, subject: bytes = b""
+    session: Session,
+    log_name: str,
+    by: Actor,
+    key_id: bytes,
+    content: bytes,
+    subject: bytes = b"",
+    identity: bytes = b"",
 ) -> Answered:
     """Return the home's answer to a request (``chat.accounts.requests``, ``chat.rooms.requests``).
 
@@ -32,9 +38,12 @@ async def asked(
         key_id: of the device that makes it.
         content: the packed request.
         subject: the root of the account that the request names.
+        identity: of the room that is meant.
     """
     log.debug("request_asked", extra={"connection": session.id, "log": log_name})
-    reply = session.services.queries.ask(log_name, by, key_id, content, subject, session.id)
+    reply = session.services.queries.ask(
+        log_name, by, key_id, content, subject, session.id, identity
+    )
     if reply is None:
         return Answered(0, int(ErrorCode.BUSY), "too many requests at once", b"")
     return await reply

@@ -8,11 +8,13 @@ from relay import limits
 from relay.chat import names
 from relay.chat.entries import Cursor, GapInfo, GapReason
 from relay.chat.partition import partition_of
+from relay.chat.rooms.refusal import not_this_room
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
 from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT
 from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import ROOM_CODES
+from relay.server.worker.member.feed import UNREADABLE
 from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -20,6 +22,8 @@ from relay.wire.envelopes import Gap, Joined, Left
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
+    from relay.chat.rooms.refusal import Refused
+    from relay.chat.rooms.state import Room
     from relay.server.worker.connection.session import Session
     from relay.server.worker.member.feed import Feed
     from relay.store.log import Reader
@@ -57,28 +61,28 @@ async def join(session: Session, join: Join) -> None:
     feed = following.feeds.open(log)
     try:
         await following.feeds.known(feed)  # wait for its head from the log's home
-        if feed.refused is None and (seq := _allowed_later(session, feed)):
+        if feed.refused is None and (seq := _allowed_later(session, feed, join.identity)):
             await feed.until(seq)
         if feed.refused is not None:
             code, text = feed.refused.code, feed.refused.text
             retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
             session.refuse(join.request, code, retry_ms, text)
             return
-        refused = refusal(feed.room, session.actor, Right.READ)
-        if refused is not None:
-            session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
-            return
         counts = session.services.counts
         try:
-            start, gap = _start(session.services.reader_of(log), feed, join)
+            reader = session.services.reader_of(log)
+            identity = feed.identity(reader)
+            refused = _refusal(feed.room, session, identity, join.identity)
+            if refused is not None:
+                session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
+                return
+            start, gap = _start(reader, feed, join)
         except StoreError as error:
             if join.epoch is not None:
                 counts.resumes[Resume.UNAVAILABLE] += 1
             refuse_unreadable(session, join.request, partition_of(log), error)
             return
-        session.answer(
-            pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
-        )
+        session.answer(pack(Joined(join.request, log, *start, feed.epoch, feed.seq, identity)))
         after = start.seq
         if join.epoch is not None:
             counts.resumes[Resume.COMPLETE if gap is None else Resume.GAP] += 1
@@ -92,24 +96,35 @@ async def join(session: Session, join: Join) -> None:
             following.presence.changed(feed)
 
 
-def _allowed_later(session: Session, feed: Feed) -> int:
-    """Return the entry, not distributed here yet, after which the user may read.
+def _refusal(room: Room, session: Session, identity: bytes, meant: bytes) -> Refused | None:
+    """Return why the user may not join a room with this identity; None: it is allowed.
 
-    Who was just invited, or whose ban was lifted, has heard of it before this worker is there.
-    0: there is none, or the user may read as of now.
+    ``meant``: the identity of the room that the user means; empty: whichever has the name.
     """
-    if refusal(feed.room, session.actor, Right.READ) is None:
-        return 0
-    reader = session.services.reader_of(feed.log)
+    if meant and meant != identity and room is not UNREADABLE:
+        return not_this_room()
+    return refusal(room, session.actor, Right.READ)
+
+
+def _allowed_later(session: Session, feed: Feed, meant: bytes) -> int:
+    """Return the entry, not distributed here yet, after which the user may join.
+
+    Who was just invited, or whose ban was lifted, has heard of it before this worker is there, and
+    so has who was in a new room. 0: there is none, or the user may join as of now.
+    """
     try:
+        reader = session.services.reader_of(feed.log)
+        if _refusal(feed.room, session, feed.identity(reader), meant) is None:
+            return 0
         if reader.head(feed.log).seq <= feed.seq:
             return 0  # without the state: anybody may ask, and that of a large room takes a while
         packed = reader.state(feed.log)
         session.sends.owe_work(len(packed) // BYTES_PER_UNIT)
         room = stored_room(feed.log, packed)
+        identity = reader.epoch_at(feed.log, room.created)
     except StoreError:
         return 0
-    may = room.version > feed.seq and refusal(room, session.actor, Right.READ) is None
+    may = room.version > feed.seq and _refusal(room, session, identity, meant) is None
     return room.version if may else 0
 
 

@@ -62,7 +62,9 @@ async def room(session: Session, room: Room) -> None:
             session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
             return
         subject = former
-    answer = await asked(session, log, session.actor, session.key_id, room.content, subject)
+    answer = await asked(
+        session, log, session.actor, session.key_id, room.content, subject, room.identity
+    )
     pass_on(session, number, answer)
 
 

@@ -126,10 +126,11 @@ def _may_read(session: Session, room: str) -> bool:
 
 def _submit(session: Session, log: str, send: Send, extra: Extra) -> None:
     actor = session.actor
+    identity = b"" if extra.to else send.identity  # it is a room's
     session.sends.submit(
         submission(
             log, actor.handle, session.key_id, session.producer, send.counter, send.kind,
-            send.content_type, send.body, actor.root, actor.operator, extra,
+            send.content_type, send.body, actor.root, actor.operator, identity, extra,
         )
     )  # fmt: skip
 

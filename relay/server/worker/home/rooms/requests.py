@@ -20,7 +20,7 @@ from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
 from relay.chat.rooms.decide import Context
-from relay.chat.rooms.refusal import OF_RIGHTS, Reason
+from relay.chat.rooms.refusal import OF_RIGHTS, Reason, not_this_room
 from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
@@ -92,6 +92,8 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         try:
             request, seen = requests.unpack(ask.content)
             room, head = self._room(name)
+            if ask.identity and not self._is_meant(ask, room, head):
+                raise not_this_room()
             if isinstance(request, requests.Show):
                 self._show(asked, room if head else None, actor, request)
                 return
@@ -130,6 +132,10 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
         return stored_room(name, packed, self._rules.unpacked.of), head
+
+    def _is_meant(self, ask: Asked, room: Room, head: int) -> bool:
+        """Return True if a request is for the room that has this name now. Raises StoreError."""
+        return head > 0 and ask.identity == self._partitions.epoch_at(ask.log, room.created)
 
     def _own_event(self, ask: Asked, seq: int) -> Event | None:
         """Return the event of an entry of a room if the device that asks has made it."""

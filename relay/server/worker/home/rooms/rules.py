@@ -12,7 +12,7 @@ from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import may_begin
 from relay.chat.rooms.events import Kind
-from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.refusal import Reason, Refused, not_this_room
 from relay.chat.rooms.rights import (
     Actor,
     Right,
@@ -64,6 +64,14 @@ class RoomRules(Rules):
         else:
             refused = refusal(room, actor, Right.WRITE)
         return None if refused is None else Denied(refused)
+
+    def began(self, log: LogEnd, submission: Submission) -> int:
+        """See ``Rules``."""
+        return self._room(submission.log, log).created
+
+    def gone(self) -> Denied:
+        """See ``Rules``."""
+        return Denied(not_this_room())
 
     def hidden(self, log: LogEnd, submission: Submission) -> Denied | None:
         """See ``Rules``."""
