@@ -69,6 +69,18 @@ async def test_a_ticket_from_one_worker_is_good_at_another_and_once(cluster: Clu
     await back.acked(LOG, 1)
 
 
+async def test_a_handshake_is_no_useless_request(cluster: Cluster) -> None:
+    """Not even one by ticket: otherwise thousands behind one address would wait when they return.
+
+    The limit of a connection is not reached by one frame, so its state is looked at.
+    """
+    one, two = cluster.workers.values()
+    ticket = await ticket_of(one, "alice")
+    back = await TestClient.login(two, "alice", ticket=ticket)
+    assert mode(back) == 1
+    assert cluster.session("alice").reading.wasted is None
+
+
 async def test_two_who_offer_one_ticket_at_once(cluster: Cluster) -> None:
     """At two workers, concurrently: one of them resumes, and both log in."""
     one, two = cluster.workers.values()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.connection.budgets.waste import CONTROL_UNITS
+from relay.server.worker.connection.budgets.waste import of_control
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     BULK,
@@ -24,7 +24,7 @@ from relay.server.worker.connection.schedule import (
     VALUES_PER_UNIT,
 )
 from relay.wire.envelopes import Send
-from relay.wire.events import ApplicationData, PongReceived
+from relay.wire.events import ApplicationData
 from relay.wire.packing import unpack_lone, unpacking
 
 if TYPE_CHECKING:
@@ -195,8 +195,8 @@ class Reading:
                     else:
                         control = True
                         owner.handle_events(events, now)
-                        if not owner.ended and (not events or type(events[0]) is PongReceived):
-                            self.waste(CONTROL_UNITS)
+                        if not owner.ended:
+                            self.waste(of_control(events, connection.phase))
                     units -= RECORD_UNITS
                 else:
                     drained = True
