@@ -29,14 +29,14 @@ from relay.client.identity import Identity
 from relay.secret import Secret
 from relay.server.agent import protocol as agent
 from relay.wire.envelopes import Hello, Register
-from relay.wire.key_schedule import SessionSecrets, login_binding
+from relay.wire.key_schedule import login_binding
 from relay.wire.packing import pack, unpack_client
 
 MARK = b"\x07MARKED-SECRET\x07!"
 assert len(MARK) == 16
 SECRET_NAME = re.compile(r"secret|private|exporter|binding|password|psk|seed|token$")
 ALSO = {("SessionSecrets", "client"), ("SessionSecrets", "server"), ("Frame", "payload")}
-CONVERTS = {Hello, Register, Claim, Identity, SessionSecrets}
+CONVERTS = {Hello, Register, Claim, Identity}
 """These take plain bytes, from a peer, a file or the key schedule; the others take Secret."""
 NO_SECRETS = {("SecretWrapped", "ciphertext"), ("Established", "secrets")}
 

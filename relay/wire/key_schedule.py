@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.secret import Secret
 
@@ -30,14 +29,11 @@ def extract(salt: bytes, ikm: bytes) -> bytes:
 def expand(secret: bytes, info: bytes, length: int) -> bytes:
     """HKDF-Expand (RFC 5869 section 2.3), ``length`` in bytes.
 
-    Written out: the library's object costs six times as much as the HMAC, eleven times per
-    handshake.
+    Written out: the library's object costs six times as much as the HMAC.
 
     Raises:
         ValueError: more than 255 hashes.
     """
-    if length <= HASH_BYTES:
-        return hmac.digest(secret, info + b"\1", "sha256")[:length]
     if length > 255 * HASH_BYTES:
         raise ValueError("HKDF-Expand gives at most 255 hashes: 8160 bytes")
     block = output = b""
@@ -51,25 +47,36 @@ def expand_label(
     secret: bytes, label: str, context: bytes, length: int, prefix: bytes = LABEL_PREFIX
 ) -> bytes:
     """``L(s, label, ctx, n)`` of the specification. ``prefix`` varies for RFC 8448's values."""
-    return expand(secret, _use(label, length, prefix) + bytes((len(context),)) + context, length)
+    use = _use(label, length, len(context), prefix)
+    if length > HASH_BYTES:
+        return expand(secret, use + context, length)
+    # One hash, without another call: fourteen times per handshake.
+    return hmac.digest(secret, use + context + b"\1", "sha256")[:length]
 
 
 @lru_cache(64)
-def _use(label: str, length: int, prefix: bytes) -> bytes:
+def _use(label: str, length: int, context_bytes: int, prefix: bytes) -> bytes:
     """Return the part of the info that is the same in all handshakes."""
     full = prefix + label.encode("ascii")
-    return length.to_bytes(2, "big") + bytes((len(full),)) + full
+    return length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((context_bytes,))
+
+
+_EARLY: Final = extract(ZEROS, ZEROS)
+_DERIVED: Final = expand_label(_EARLY, "derived", EMPTY_HASH, HASH_BYTES)
+"""Without a ticket these two are the same in all handshakes, and no secrets."""
 
 
 def early_secret(psk: bytes = ZEROS) -> bytes:
     """ES: from the ticket's key, or from zeros without one."""
-    return extract(ZEROS, psk)
+    return _EARLY if psk is ZEROS else extract(ZEROS, psk)
 
 
 def handshake_secret(early: bytes, secret: bytes, x25519: bytes, mlkem: bytes) -> bytes:
     """HS: from the client's secret and both ephemeral ones, always 96 bytes in total."""
     ikm = secret + x25519 + mlkem
     assert len(ikm) == 96, "each of the three secrets has 32 bytes"
+    if early is _EARLY:
+        return extract(_DERIVED, ikm)
     return extract(expand_label(early, "derived", EMPTY_HASH, HASH_BYTES), ikm)
 
 
@@ -79,25 +86,20 @@ def confirmation(secret: bytes, label: str, transcript: bytes) -> bytes:
     return hmac.digest(key, transcript, "sha256")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SessionSecrets:
-    """The remaining secrets of a handshake. No repr: none of them may reach a log."""
+class SessionSecrets(NamedTuple):
+    """The remaining secrets of a handshake."""
 
-    client: bytes
-    server: bytes
-    exporter: bytes
-
-    def __post_init__(self) -> None:
-        for name in ("client", "server", "exporter"):
-            object.__setattr__(self, name, Secret(getattr(self, name)))
+    client: Secret
+    server: Secret
+    exporter: Secret
 
 
 def session_secrets(secret: bytes, t3: bytes) -> SessionSecrets:
     """Derive both directions' first traffic secrets and the exporter from HS."""
     return SessionSecrets(
-        client=expand_label(secret, "c ap", t3, HASH_BYTES),
-        server=expand_label(secret, "s ap", t3, HASH_BYTES),
-        exporter=expand_label(secret, "exporter", t3, HASH_BYTES),
+        Secret(expand_label(secret, "c ap", t3, HASH_BYTES)),
+        Secret(expand_label(secret, "s ap", t3, HASH_BYTES)),
+        Secret(expand_label(secret, "exporter", t3, HASH_BYTES)),
     )
 
 
@@ -129,4 +131,10 @@ def next_traffic_secret(traffic_secret: bytes) -> bytes:
 
 def login_binding(exporter: bytes, spki: bytes) -> bytes:
     """The value that login signatures are bound to: this connection and this server key."""
-    return Secret(expand_label(exporter, "client login", hashlib.sha256(spki).digest(), HASH_BYTES))
+    return Secret(expand_label(exporter, "client login", _hash_of(spki), HASH_BYTES))
+
+
+@lru_cache(8)
+def _hash_of(spki: bytes) -> bytes:
+    """Return the hash of a server's key, which is the same in all handshakes of a server."""
+    return hashlib.sha256(spki).digest()

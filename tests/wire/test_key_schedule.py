@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.secret import Secret
 from relay.wire.key_schedule import (
     EMPTY_HASH,
     ZEROS,
@@ -114,6 +115,6 @@ def test_a_psk_counts() -> None:
 
 
 def test_secrets_have_no_repr() -> None:
-    secret = b"do not print me, I am a secret.."
+    secret = Secret(b"do not print me, I am a secret..")
     shown = repr(SessionSecrets(secret, secret, secret))
     assert "print" not in shown
