@@ -58,6 +58,28 @@ def test_one_and_several() -> None:
         SCHEMA.unpack(_pack(GOOD) * 5)
 
 
+@pytest.mark.parametrize("padding", [0, 600])
+def test_every_beginning_of_several_messages(padding: int) -> None:
+    """Short contents begin in another way than long ones; whole messages are accepted in both."""
+    one = _pack([*GOOD, bytes(padding)])
+    content = one * 4
+    whole = {len(one) * count: count for count in range(1, 5)}
+    for end in range(1, len(content) + 1):
+        if count := whole.get(end):
+            assert len(SCHEMA.unpack(content[:end])) == count
+        else:
+            with pytest.raises(EnvelopeError):
+                SCHEMA.unpack(content[:end])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_bad_message_refuses_all(place: int) -> None:
+    messages = [GOOD] * 4
+    messages[place] = [1, 0, *GOOD[2:]]
+    with pytest.raises(EnvelopeError, match="bad"):
+        SCHEMA.unpack(_pack(*messages))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

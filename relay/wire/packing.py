@@ -369,18 +369,18 @@ def unpack_client(content: bytes) -> list[ClientEnvelope]:
     return _CLIENT.unpack(content)
 
 
-def unpack_lone(content: bytes) -> list[ClientEnvelope] | None:
-    """Return the envelope of a client's record, if it has one; None: several, see ``unpacking``.
+def unpack_first(content: bytes) -> tuple[list[ClientEnvelope], bytes]:
+    """Return the first envelopes of a client's record, and what follows them: see ``unpacking``.
 
     Raises:
         EnvelopeError: anything that is not a legal envelope of a client.
     """
-    return _CLIENT.unpack_lone(content)
+    return _CLIENT.unpack_first(content)
 
 
-def unpacking(content: bytes) -> codec.Unpacking:
+def unpacking(messages: list[ClientEnvelope], rest: bytes) -> codec.Unpacking:
     """Return the envelopes of a client's record, to be unpacked a few at a time."""
-    return codec.Unpacking(_CLIENT, content)
+    return codec.Unpacking(_CLIENT, messages, rest)
 
 
 def unpack_server(content: bytes) -> list[ServerEnvelope]:

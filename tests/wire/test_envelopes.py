@@ -457,7 +457,7 @@ def test_a_record_of_many_is_unpacked_in_steps() -> None:
         (b"".join(map(pack, small)), 3, small),
         (nested_ones, 24 + 23 * 6, [Unknown(99)] * 100),
     ):
-        parts = unpacking(content)
+        parts = unpacking([], content)
         while not parts.done:
             before = len(parts.messages)
             used = parts.go_on()

@@ -25,7 +25,7 @@ from relay.server.worker.connection.schedule import (
 )
 from relay.wire.envelopes import Send
 from relay.wire.events import ApplicationData
-from relay.wire.packing import unpack_lone, unpacking
+from relay.wire.packing import unpack_first, unpacking
 
 if TYPE_CHECKING:
     from relay.codec import Unpacking
@@ -130,11 +130,12 @@ class Reading:
     def unpack(self, content: bytes) -> None:
         """Take the operations of a record. Raises RemoteProtocolError if it is not valid."""
         self._record_bytes = len(content)
-        lone = unpack_lone(content)
-        if lone is not None:
-            self._pending = lone
+        messages, rest = unpack_first(content)
+        if rest:
+            self._unpacking = unpacking(messages, rest)
         else:
-            self._unpacking = unpacking(content)
+            messages.reverse()
+            self._pending = messages
 
     def _unpack_more(self, unpacking: Unpacking) -> int:
         """Unpack some more operations; return the cost in units."""
@@ -189,9 +190,8 @@ class Reading:
                 elif connection.receive_next(now):
                     events = connection.events()
                     if len(events) == 1 and type(events[0]) is ApplicationData:
-                        # The common case: nothing has to be written.
                         if not owner.ended:
-                            self.unpack(events[0].content)
+                            self.unpack(events[0].content)  # nothing has to be written
                     else:
                         control = True
                         owner.handle_events(events, now)
