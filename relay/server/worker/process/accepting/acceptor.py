@@ -289,9 +289,10 @@ class Acceptor:
         return True
 
     def _take(
-        self, sock: socket.socket, address: tuple[object, ...], *, exhausted: bool = False
+        self, sock: socket.socket, address: tuple[object, ...] | str, *, exhausted: bool = False
     ) -> None:
-        peer = str(address[0]) if sock.family != socket.AF_UNIX else UNIX
+        # The address of a Unix-domain socket is a str. (``family`` creates an enum member.)
+        peer = str(address[0]) if isinstance(address, tuple) else UNIX
         sock.setblocking(False)
         if self._proxies.has(peer):
             self._count(1)
