@@ -44,6 +44,8 @@ _OF_WHICHEVER: Final = (
     room_requests.Create, room_requests.Show, room_requests.List, room_requests.Mine,
 )  # fmt: skip
 """Requests that are about whichever room has the name, if any has."""
+_OF_THE_NEXT: Final = room_requests.Create, room_requests.Enter
+"""Requests after whose success the program means the room that has the name now."""
 
 
 class ChatState:
@@ -219,8 +221,17 @@ class ChatState:
         self._check_open()
         log = self.log_name(offer.log)
         arguments.message(offer.content_type, offer.body, self._body_bytes_max)
-        identity = self.rooms.subscriptions.identity(log)
+        identity = offer.identity or self.rooms.subscriptions.identity(log)
         self.sends.add(offer._replace(log=log, identity=identity), token)
+
+    def meant(self, offer: Offer) -> Offer:
+        """Return a message with the room that the program means now, if it is sent later only.
+
+        Raises:
+            NameInvalid: not the name of a room.
+        """
+        identity = self.rooms.subscriptions.identity(self.log_name(offer.log))
+        return offer._replace(identity=identity)
 
     def join(
         self, room: str, cursor: Cursor | None, last: int, token: object, *, own_queue: bool = False
@@ -271,12 +282,13 @@ class ChatState:
         content = room_requests.pack(request, seen)
         subscriptions = self.rooms.subscriptions
         identity = b""
-        if not isinstance(request, _OF_WHICHEVER):
+        followed = room in subscriptions
+        if not isinstance(request, _OF_WHICHEVER if followed else (*_OF_WHICHEVER, *_OF_THE_NEXT)):
             identity = subscriptions.identity(room)
 
         def answered(answer: bytes) -> object:
-            if isinstance(request, room_requests.Create):
-                subscriptions.forget(room)  # the program means the new one from now on
+            if isinstance(request, _OF_THE_NEXT):
+                subscriptions.forget(room)
             return read(answer)
 
         def envelope(number: int) -> wire.Room:

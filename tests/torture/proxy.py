@@ -92,6 +92,31 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
 
 
+class Gate(Proxy):
+    """A network that may be away for a while."""
+
+    def __init__(self) -> None:
+        """Begin open."""
+        super().__init__()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def shut(self) -> None:
+        """Cut all connections; the next ones wait."""
+        self.open.clear()
+        self.cut(self.connections)
+
+    async def _forward(
+        self,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        await self.open.wait()
+        with contextlib.suppress(RuntimeError):  # uvloop's, for an end that is written after a cut
+            await super()._forward(task, reader, writer)
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy one direction until its end, and forward the end."""
     writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)

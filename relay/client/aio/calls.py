@@ -325,11 +325,11 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         offer = offers.message(room, body, content_type, reply_to)
-        size = len(offer.body)
-        if self._pump.space.congested or not self._chat.sends.has_space(size):
+        if self._pump.space.congested or not self._chat.sends.has_space(len(offer.body)):
+            offer = self._chat.meant(offer)
             try:
                 async with asyncio.timeout(timeout):
-                    await self._pump.space.wait(size)
+                    await self._pump.space.wait(len(offer.body))
             except TimeoutError:
                 raise not_sent(timeout) from None
         answer = Post(loop=asyncio.get_running_loop())
@@ -360,11 +360,11 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout_s = self._time_limit(timeout_s)
         answer: Sending | None = None
-        size = len(offer.body)
         try:
             async with asyncio.timeout(timeout_s):
-                if self._pump.space.congested or not self._chat.sends.has_space(size):
-                    await self._pump.space.wait(size)
+                if self._pump.space.congested or not self._chat.sends.has_space(len(offer.body)):
+                    offer = self._chat.meant(offer)
+                    await self._pump.space.wait(len(offer.body))
                 answer = Sending(loop=asyncio.get_running_loop())
                 self._submit(offer, answer)
                 return await answer

@@ -355,6 +355,7 @@ class BlockingCalls(ClientBase):
         size = len(offer.body)
         sends = self._chat.sends
         if not sends.has_space(size):
+            offer = self._chat.meant(offer)
             self._pump.wait(lambda: sends.has_space(size), timeout_s)
             if not sends.has_space(size) and not self._chat.over:
                 raise not_sent(timeout_s)
