@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from relay.chat.accounts.refusal import Refused
     from relay.chat.entries import Cursor, Entry, Extra, Head, Submission
+    from relay.chat.rooms.state import Room
     from relay.server.context import WorkerContext
     from relay.server.worker.connection.session import Session
     from relay.server.worker.home.submissions import Waiting
@@ -315,7 +316,6 @@ def changes_as_before(_: WorkerContext) -> None:
     """Who might change a room once may go on doing so."""
     from relay.chat.rooms import decide
     from relay.chat.rooms.rights import Actor, Right, refusal
-    from relay.chat.rooms.state import Room
 
     allowed: set[tuple[str, Right]] = set()
 
@@ -333,6 +333,28 @@ def shows_former_rooms(_: WorkerContext) -> None:
     from relay.chat.rooms.state import Room
 
     Room.floor = property(lambda _: 0)  # type: ignore[assignment, method-assign]
+
+
+def takes_any_room_of_the_name(_: WorkerContext) -> None:
+    """A message is stored in the room that has its room's name now."""
+    from relay.store import decide
+
+    def none(*_: object) -> None:
+        return None
+
+    decide.for_another_room = none  # type: ignore[assignment,attr-defined]
+
+
+def resumes_in_any_room_of_the_name(_: WorkerContext) -> None:
+    """A client that comes back continues in the room that has its room's name now."""
+    from relay.server.worker.connection.requests import join
+
+    refusal = join._refusal
+
+    def whichever(room: Room, session: Session, identity: bytes, meant: bytes) -> object:
+        return refusal(room, session, identity, b"")
+
+    join._refusal = whichever  # type: ignore[assignment]
 
 
 def lets_anybody_join(_: WorkerContext) -> None:
@@ -654,6 +676,8 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "erases-as-before": erases_as_before,
     "changes-as-before": changes_as_before,
     "shows-former-rooms": shows_former_rooms,
+    "takes-any-room-of-the-name": takes_any_room_of_the_name,
+    "resumes-in-any-room-of-the-name": resumes_in_any_room_of_the_name,
     "lets-anybody-join": lets_anybody_join,
     "forgets-rights-at-a-kill": forgets_rights_at_a_kill,
     "forgets-tickets-at-a-kill": forgets_tickets_at_a_kill,

@@ -2,7 +2,9 @@
 
 The owner of a private room bans, removes and mutes users and lets them in again, and makes one of
 them a moderator and a member again. All of them write, edit, react, erase, change the topic, follow
-and read pages all the time, whether or not they may. Another room is deleted and created again.
+and read pages all the time, whether or not they may. Another room is deleted and created again, and
+all that is written there names the room that its sender had joined; one of those who write there is
+cut off meanwhile.
 The owner's devices are added and removed, and every user reads her list of devices. After each
 kill, credentials that were valid before it are tried: used tickets, a removed key. Violations are
 found by comparing what users received with the logs at the end.
@@ -11,39 +13,23 @@ found by comparing what users received with the logs at the end.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.chat.accounts import events as account_events
 from relay.chat.entries import Kind
 from relay.chat.partition import partition_of
-from relay.chat.rooms.requests import ANYTHING_SEEN
-from relay.client.account_calls import Devices
 from relay.client.aio import Client
 from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import DeviceChainError
-from relay.client.events import (
-    Behind,
-    Gap,
-    Live,
-    LogEntry,
-    Message,
-    RoomChanged,
-    StateChanged,
-    Unfollowed,
-)
 from relay.client.refusals import (
     Banned,
     Changed,
     KeyRefused,
     MembersOnly,
     Muted,
-    NoSuchRoom,
     NotAllowed,
-    Refused,
 )
 from relay.store.file.directory import DataDirectory
 from relay.store.reading.reader import SqliteReader
@@ -51,16 +37,12 @@ from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import COMMAND_S, Relay, until
 from tests.torture import rights
+from tests.torture.moderated_people import MODERATOR, ROOM, SQUARE, Person, Visitor
+from tests.torture.proxy import Gate
 from tests.torture.traveller import NAME as TRAVELLER
 from tests.torture.traveller import Traveller
 
-ROOM = "lobby"
-SQUARE = "square"
-"""The room that is deleted and created again; its home is another one."""
 ROUNDS = 10
-MODERATOR = "alice"
-DEEDS = ("send", "edit", "react", "erase", "page", "topic"), (6, 2, 2, 1, 1, 1)
-"""What a user does, and how often: a change of the topic has a commit of its own."""
 KEYS_PER_RUN = 60
 """Devices of the moderator: a chain has 256 links."""
 
@@ -78,137 +60,6 @@ class Outcome:
     """Links of the moderator's chain of devices."""
     kinds: Counter[Kind] = field(default_factory=Counter)
     """Kinds of the entries of both rooms."""
-
-
-class Person:
-    """A user who follows a room whenever allowed, does all that there is to do in it, and reads the
-    chain.
-    """
-
-    def __init__(self, name: str, relay: Relay, acknowledged: Callable[[], int]) -> None:
-        """Begin; ``acknowledged``: how many links of the moderator's chain are acknowledged
-        by now.
-        """
-        self.name = name
-        self.room = ROOM
-        self._relay = relay
-        self._acknowledged = acknowledged
-        self._chance = random.Random(name)
-        self._others: deque[Message] = deque(maxlen=8)
-        """Seen last, of others."""
-        self._own: deque[Message] = deque(maxlen=8)
-        self.seen: list[int] = []
-        self._live: list[int] = []
-        self._answers: list[list[int]] = []
-        self.there = False
-        """True once the name is registered."""
-        self.resumed = 0
-        self.chains: list[tuple[int, int, frozenset[str]]] = []
-        """The moderator's chain, as this user has read it: how many links it had to have, how many
-        it had, and which devices.
-        """
-        self.false_chains = 0
-        self.refused: defaultdict[str, int] = defaultdict(int)
-
-    async def run(self) -> None:
-        """Run until cancelled."""
-        async with Client(self._relay.address, name=self.name) as client:
-            self.there = True
-            others = [
-                asyncio.ensure_future(self._act(client)),
-                asyncio.ensure_future(self._read_chain(client)),
-            ]
-            try:
-                while True:
-                    await self._follow(client)
-                    await asyncio.sleep(0.01)
-            finally:
-                self.resumed = client.statistics["resumptions"]
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
-
-    def is_refused(self) -> bool:
-        """Return True once something was refused since the last look because there is no room."""
-        return self.refused.pop(NoSuchRoom.__name__, 0) > 0
-
-    @property
-    def got(self) -> rights.Seen:
-        """What this user got of the room."""
-        return rights.Seen(self.seen, self._live, self._answers)
-
-    async def _follow(self, client: Client) -> None:
-        try:
-            await client.join(self.room, last=5)
-        except Refused as error:
-            self.refused[type(error).__name__] += 1
-            return
-        live, together = False, list[int]()
-        self._answers.append(together)
-        async for event in client:
-            if isinstance(event, LogEntry | RoomChanged):
-                self.seen.append(event.seq)
-                together.append(event.seq)
-                if live:
-                    self._live.append(event.seq)
-                if isinstance(event, Message):
-                    (self._own if event.sender == self.name else self._others).append(event)
-            elif isinstance(event, Live):
-                live = True
-            elif isinstance(event, Behind | StateChanged | Gap):
-                live, together = False, []  # what follows is read from the log
-                self._answers.append(together)
-            elif isinstance(event, Unfollowed):
-                return
-
-    async def _act(self, client: Client) -> None:
-        while True:
-            try:
-                await self._do_something(client)
-            except Refused as error:
-                self.refused[type(error).__name__] += 1
-            await asyncio.sleep(0.002)
-
-    async def _do_something(self, client: Client) -> None:
-        text = f"{self.name} {random.random()}"
-        match self._chance.choices(*DEEDS)[0]:
-            case "edit" if self._own:
-                await client.edit(self._own[-1], text)
-            case "react" if self._others:
-                await client.react(self._others[-1], "+1")
-            case "erase" if self._others:
-                await client.redact(self._others[-1])
-            case "topic":
-                await client.change_room(self.room, "topic", text=text, seen=ANYTHING_SEEN)
-            case "page":
-                page = await client.history(self.room, count=10)
-                self._answers.append([entry.seq for entry in page.entries])
-                self.seen += self._answers[-1]
-            case _:
-                await client.send(self.room, text)
-
-    async def _read_chain(self, client: Client) -> None:
-        while True:
-            least = self._acknowledged()
-            try:
-                found = await client.devices(MODERATOR)
-            except DeviceChainError:
-                self.false_chains += 1
-            else:
-                self.chains.append((least, found.links, _active(found)))
-            await asyncio.sleep(0.05)
-
-
-class Visitor(Person):
-    """One who is in the room that is deleted and created again and again."""
-
-    def __init__(self, name: str, relay: Relay, acknowledged: Callable[[], int]) -> None:
-        super().__init__(name, relay, acknowledged)
-        self.room = SQUARE
-
-
-def _active(found: Devices) -> frozenset[str]:
-    return frozenset(one.key for one in found.devices if not one.removed)
 
 
 def stored(data: Path, log: str = ROOM) -> list[EntryMessage]:
@@ -308,16 +159,22 @@ async def run(
     outcome = Outcome()
     with Relay(data, workers=workers, fault=fault) as relay:
         # Her requests race with kills, on a machine that may take long to replace a worker.
-        async with Client(relay.address, name=MODERATOR, retry_timeout_s=COMMAND_S) as alice:
+        async with (
+            Client(relay.address, name=MODERATOR, retry_timeout_s=COMMAND_S) as alice,
+            Gate() as gate,
+        ):
             await alice.create_room(ROOM, "private")
             await alice.create_room(SQUARE)
             own = await alice.devices(MODERATOR)
             devices = _Devices(own.devices[0].key)
             people = [
-                Person(name, relay, lambda: len(devices.lists))
+                Person(name, relay.address, lambda: len(devices.lists))
                 for name in ("bob", "carol", "eve", "dave", "mona")
             ]
-            people.append(Visitor("vera", relay, lambda: len(devices.lists)))
+            gate.target = relay.port
+            address = relay.address.replace(f":{relay.port}", f":{gate.port}")
+            vera = Visitor("vera", relay.address, lambda: len(devices.lists))
+            people += [vera, Visitor("viola", address, lambda: len(devices.lists))]
             traveller = Traveller(relay.port, MODERATOR)
             tasks = [asyncio.ensure_future(person.run()) for person in people]
             await until(lambda: all(person.there for person in people), "everybody")
@@ -349,11 +206,15 @@ async def run(
                     await alice.change_room(ROOM, "kick", "carol")
                     await alice.change_room(ROOM, "mute", "dave")
                     await alice.change_room(ROOM, "role", "mona", role="member")
+                    gate.shut()
                     await alice.change_room(SQUARE, "delete")
                     await alice.send(ROOM, f"between us {turn}")
                     if not fault:
-                        await until(people[-1].is_refused, "somebody to miss the other room")
+                        await until(vera.is_refused, "somebody to miss the other room")
                     await alice.create_room(SQUARE)
+                    gate.open.set()
+                    for name in ("vera", "viola"):
+                        await alice.change_room(SQUARE, "role", name, role="moderator")
                     if killing is not None:
                         await killing
                         await asyncio.to_thread(traveller.come_after_a_kill, len(devices.lists))
@@ -369,7 +230,7 @@ async def run(
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             outcome.resumed = sum(one.resumed for one in people) + alice.statistics["resumptions"]
-            bob, carol, eve, dave, mona, _ = people
+            bob, carol, eve, dave, mona, *_ = people
             if not fault:
                 assert bob.refused[Banned.__name__]
                 assert carol.refused[MembersOnly.__name__]

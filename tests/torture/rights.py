@@ -5,11 +5,14 @@ Pure: from the log at the end, and from what each reader got, to the violated gu
 - whatever is in the log, its sender might write, erase or change it as of the entry before it;
 - a reader gets an entry only if it might read as of the entry before it, or later; and if it was
   live, as of the entry before it;
-- no answer contains entries of a room together with those of an earlier room of its name.
+- no answer contains entries of a room together with those of an earlier room of its name;
+- nothing is stored in another room of the name than its sender had joined (``meaning``), and nobody
+  is shown entries of another one than they have joined.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -23,6 +26,7 @@ from relay.wire.envelopes import EntryMessage
 
 STRANGER: bytes = b"\xff" * 32
 """The root of an account that no entry names: any that is none of those."""
+_MEANING: Final = re.compile(rb"for the room at ([0-9]+)")
 NEEDS: Final[dict[type[events.Event], Right]] = {
     events.TopicSet: Right.TOPIC,
     events.TitleSet: Right.TOPIC,
@@ -45,8 +49,9 @@ class Finding(NamedTuple):
 
     fault: str
     """"wrote", "erased", "changed" or "read"; "former": entries of an earlier room of the name
-    were shown; "chain": a list of devices is not one that was acknowledged, or an older one;
-    "device": one that was removed could log in; "ticket": one was good twice."""
+    were shown; "strayed": something is stored in, or was shown from, another room of the name than
+    the one that was joined; "chain": a list of devices is not one that was acknowledged, or an
+    older one; "device": one that was removed could log in; "ticket": one was good twice."""
     who: str
     seq: int
 
@@ -59,6 +64,18 @@ class Seen(NamedTuple):
     """Those of them that were delivered live."""
     answers: Sequence[Sequence[int]] = ()
     """Those that came together: on one page, or after one join."""
+    stays: Sequence[tuple[int, Sequence[int]]] = ()
+    """For each join by the program: where the log ended then, and those that came until it was no
+    longer in the room, also after reconnections."""
+
+
+def meaning(head: int) -> str:
+    """Return what a text contains so that the checker knows for which room it was written.
+
+    Args:
+        head: where the log ended when the sender joined the room.
+    """
+    return f"for the room at {head}"
 
 
 class History(NamedTuple):
@@ -125,6 +142,9 @@ def check(
         fault = _fault(history, log, index, entry) if index > begun else ""
         if fault:
             yield Finding(fault, entry.sender, entry.seq)
+        meant = _MEANING.search(entry.body)
+        if meant is not None and int(meant[1]) < history.rooms[index].created:
+            yield Finding("strayed", entry.sender, entry.seq)
     for reader, what in seen.items():
         yield from _check_reader(history, reader, what if isinstance(what, Seen) else Seen([*what]))
 
@@ -194,6 +214,11 @@ def _check_reader(history: History, reader: str, seen: Seen) -> Iterator[Finding
     for seq in seen.live:
         if not history.may(reader, Right.READ, seq - 1):
             yield Finding("read", reader, seq)
+    for head, seqs in seen.stays:
+        for seq in seqs:
+            if seq < len(history.rooms) and max(head, 1) < history.rooms[seq].created:
+                yield Finding("strayed", reader, seq)
+                break  # what follows is in that room as well
     for answer in seen.answers:
         newest = max(answer, default=0)
         floor = history.rooms[newest - 1].floor if newest else 0

@@ -138,6 +138,25 @@ def test_an_answer_is_of_one_room() -> None:
     assert list(rights.check(log, {"alice": together})) == [Finding("former", "alice", 3)]
 
 
+def test_what_strays_to_the_next_room_of_a_name() -> None:
+    """Each text is for the room that was there where the log ended when its sender joined."""
+    log = log_of(PRIVATE, MESSAGE, ("alice", events.Deleted("")), PRIVATE, MESSAGE, MESSAGE)
+    for head, seq, strayed in ((1, 2, False), (2, 5, True), (3, 6, True), (4, 5, False)):
+        marked = list(log)
+        marked[seq - 1] = log[seq - 1]._replace(body=f"hi {rights.meaning(head)}".encode())
+        found = [Finding("strayed", "alice", seq)] if strayed else []
+        assert list(rights.check(marked, {})) == found
+    for removed in (1, 3):
+        assert list(rights.check(rights.with_holes(marked[removed:]), {})) == []
+        stray = marked[4]._replace(body=rights.meaning(2).encode())
+        left = rights.with_holes([*marked[removed:4], stray, marked[5]])
+        assert list(rights.check(left, {})) == [Finding("strayed", "alice", 5)]
+    apart = rights.Seen(range(1, 7), stays=[(0, [1, 2, 3]), (4, [4, 5, 6])])
+    assert list(rights.check(log, {"alice": apart})) == []
+    on = rights.Seen(range(1, 7), stays=[(2, [2, 3, 4, 5])])
+    assert list(rights.check(log, {"alice": on})) == [Finding("strayed", "alice", 4)]
+
+
 # --- a whole relay -------------------------------------------------------------------------------
 async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     """No message after a ban, no entry for a user who may not read."""
@@ -159,6 +178,7 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
         ("erases-as-before", "erased"),
         ("changes-as-before", "changed"),
         ("shows-former-rooms", "former"),
+        ("takes-any-room-of-the-name", "strayed"),
         ("tickets-twice", "ticket"),
         ("hides-devices", "chain"),
     ],
@@ -187,6 +207,7 @@ async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
         ("forgets-tickets-at-a-kill", "ticket"),
         ("devices-go-back-at-a-kill", "chain"),
         ("lets-removed-devices-in-at-a-kill", "device"),
+        ("resumes-in-any-room-of-the-name", "strayed"),
     ],
 )
 async def test_what_is_broken_behind_a_kill_alone_is_caught(
