@@ -32,6 +32,7 @@ ASYNCIO = "factory = None"  # it does without eventfd2, and instead of epoll_cre
     [
         *((UVLOOP, call) for call in ("epoll_create1", "epoll_ctl", "eventfd2", "socketpair")),
         *((ASYNCIO, call) for call in ("epoll_ctl", "socketpair")),
+        *((ASYNCIO, call) for call in ("fcntl", "recvfrom", "sendto")),  # by which it is woken
     ],
 )
 def test_a_refused_event_loop_is_one_exception(factory: str, call: str) -> None:

@@ -97,7 +97,14 @@ def in_order(infos: Iterable[_Info]) -> list[Candidate]:
 
 
 def open_socket(candidate: Candidate) -> socket.socket:
-    """Return an unconnected, non-blocking socket for a candidate; see ``accepted``."""
+    """Return an unconnected, non-blocking socket for a candidate; see ``accepted``.
+
+    Raises:
+        OSError: the system allows none, or no random numbers, without which the handshake of a
+            connection would fail for a reason that nobody could guess.
+    """
+    if sys.platform == "linux":
+        os.getrandom(1)
     opened = socket.socket(candidate.family, socket.SOCK_STREAM, candidate.protocol)
     opened.setblocking(False)
     disable_nagle(opened)

@@ -74,6 +74,11 @@ class DeviceChainError(ClientError):
 class ConnectFailed(ClientError):
     """No connection to the relay's host and port: refused, unreachable, not resolved, timed out."""
 
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
+        """False: the system refuses a call that every attempt needs, and waiting does not help."""
+
 
 class HandshakeFailed(ClientError):
     """No encrypted connection: not a relay, a manipulated handshake, or a timeout."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
+from relay import refused_calls
 from relay.client.address import Address
 from relay.client.dialling import AllFailed
 from relay.client.errors import ConnectFailed
@@ -12,7 +14,14 @@ from relay.client.errors import ConnectFailed
 
 def unreachable(address: Address, error: OSError) -> ConnectFailed:
     """Return the error to raise or to report when a connection to ``address`` failed."""
-    return ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {_why(error)}")
+    text = f"cannot connect to {address.host}, port {address.port}: {_why(error)}"
+    return ConnectFailed(text, passing=not _is_refused(error))
+
+
+def _is_refused(error: OSError) -> bool:
+    if isinstance(error, AllFailed):
+        return bool(error.failures) and all(map(_is_refused, error.failures))
+    return refused_calls.is_refused(error)
 
 
 def _why(error: OSError) -> str:
@@ -22,6 +31,9 @@ def _why(error: OSError) -> str:
         return "timed out"
     if isinstance(error, socket.gaierror):  # its numbers are not errno values
         return error.strerror or str(error)
+    if refused_calls.is_refused(error):
+        firewall = "a firewall of this machine, or " if error.errno == errno.EPERM else ""
+        return f"{os.strerror(error.errno or 0)}: {firewall}{refused_calls.advice(error)}"
     if error.errno is not None:
         return os.strerror(error.errno)
     return error.strerror or str(error)

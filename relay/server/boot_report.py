@@ -68,8 +68,9 @@ def booted(boot: BootReport, program: Callable[[], int]) -> int:
     """
     try:
         return program()
-    except (RelayError, OSError) as error:
-        if boot.over:
+    except (RelayError, OSError, RuntimeError) as error:
+        why = str(error) if isinstance(error, RelayError) else refusal(error)
+        if boot.over or not why:
             raise
-        boot.failed(refusal(error) if isinstance(error, OSError) else str(error))
+        boot.failed(why)
         return BOOT_FAILED

@@ -152,7 +152,8 @@ def test_a_refused_call_while_it_starts_is_one_line() -> None:
     done = run_program(code)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "relay: cannot start: PermissionError: [Errno 1] Operation not permitted;"
+        "relay: cannot start: Operation not permitted: a filter of system calls refuses something"
+        " that Relay needs (SystemCallFilter of a systemd unit, seccomp of a container);"
         " set RELAY_DEBUG=1 to see where\n"
     )
 

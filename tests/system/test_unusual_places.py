@@ -58,6 +58,9 @@ time.time_ns = lambda: _time_ns() + int(float(_shift.read_text()) * 1e9)
 """
 
 
+NAMED = ("accept4", "connect", "fdatasync", "ftruncate", "getrandom", "pwrite64")
+
+
 def goes_on(relay: Relay) -> None:
     """Check that it serves, replaces a killed worker, answers ``relay ctl``, and stops cleanly."""
     with BlockingClient(relay.address, name="alice") as alice:
@@ -233,16 +236,29 @@ def test_few_descriptors(tmp_path: Path, count: int) -> None:
 
 @CAN_BE_REFUSED
 @pytest.mark.parametrize(
-    "call", ["epoll_create1", "epoll_ctl", "eventfd2", "socketpair", "pipe2", "clone"]
+    "call", ["epoll_create1", "epoll_ctl", "eventfd2", "socketpair", "pipe2", "clone", *NAMED]
 )
 def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str) -> None:
-    """Whichever process needs it first: one line, without a traceback."""
+    """Whichever process needs it first: one line, without a traceback. Where libraries would say
+    something else, the call is tried before, and named.
+    """
     launcher = refusing(errno.EPERM, call)
     line, events = start_refused(launcher, "--data", tmp_path / "data", "--control", "off")
     assert line.startswith("relay: ")
     assert len(line.splitlines()) == 1
     assert "Operation not permitted: a filter of system calls refuses" in line
+    assert (f"the system call {call}: " in line) == (call in NAMED)
     assert not [event for event in events if event["level"] in ("error", "critical")]
+
+
+@CAN_BE_REFUSED
+def test_a_process_that_a_library_ends_for_a_refused_call(tmp_path: Path) -> None:
+    """libuv calls abort: all that is known is the signal."""
+    launcher = refusing(errno.EPERM, "epoll_pwait")
+    line, _ = start_refused(launcher, "--data", tmp_path / "data", "--control", "off")
+    last = line.splitlines()[-1]
+    assert "it ended with signal SIGABRT before it was ready: a library ended it" in last
+    assert "a filter of system calls refuses" in last
 
 
 @CAN_BE_REFUSED

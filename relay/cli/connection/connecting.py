@@ -292,6 +292,8 @@ async def _connected_in_time(
                     await client.connect()
                     break
                 except _PASSING as error:
+                    if isinstance(error, ConnectFailed) and not error.passing:
+                        raise
                     if str(error) != str(problem):
                         stderr_notice(f"waiting: {error}{perhaps_no_address(client.address)}")
                     problem = error

@@ -13,6 +13,7 @@ from typing import Final, TextIO
 
 import click
 
+from relay import refused_calls
 from relay.cli.process.interrupts import EndedBySignal, InterruptsRaised
 from relay.cli.process.last_resort import debugging, described
 from relay.errors import RelayError, StartError, UsageError
@@ -109,6 +110,9 @@ def _told(error: BaseException) -> int:
     if isinstance(error, RelayError):
         report(str(error))
         return exit_code(error)
+    if refused := refused_calls.reason(error):
+        report(refused)
+        return Exit.FAILED
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
         report(f"{where}{error.strerror or error}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from relay import refused_calls
+
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 MORE_MEMORY: Final = "raise the limit (ulimit -v, ulimit -d, or that of the service or container)"
 _CHARS_MAX: Final = 500
@@ -23,7 +25,8 @@ def debugging() -> bool:
 def described(error: BaseException) -> str:
     """Return an unexpected exception as one line; its text may come from anywhere."""
     text = MORE_MEMORY if isinstance(error, MemoryError) else str(error)
-    what = " ".join(f"{type(error).__name__}: {text}".split())[:_CHARS_MAX]
+    text = refused_calls.reason(error) or f"{type(error).__name__}: {text}"
+    what = " ".join(text.split())[:_CHARS_MAX]
     hint = "" if debugging() else f"; set {DEBUG_VARIABLE}=1 to see where"
     return what.removesuffix(":") + hint
 

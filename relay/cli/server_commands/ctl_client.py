@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from relay import configuration
 from relay.cli.process.exits import CommandError
+from relay.refused_calls import advice
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 from relay.settings import Settings
@@ -60,10 +61,10 @@ class Server:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise CommandError(self._why_nobody_answers()) from None
         except OSError as error:
-            who = "; only root and the relay's user may ask"
+            who = "only root and the relay's user may ask"
+            what = advice(error, who if isinstance(error, PermissionError) else "")
             raise CommandError(
-                f"{self.path}: {error.strerror or error}"
-                f"{who if isinstance(error, PermissionError) else ''}"
+                f"{self.path}: {error.strerror or error}{what and f'; {what}'}"
             ) from None
         if not line.endswith(b"\n"):
             raise CommandError(

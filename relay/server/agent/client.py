@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from relay.errors import RelayError
 from relay.local_sockets import credentials
+from relay.refused_calls import reason
 from relay.server.agent.protocol import (
     AgentProtocolError,
     Frame,
@@ -59,6 +60,8 @@ class AgentClient:
         self.on_next_key: Callable[[bytes], None] = _nobody
         """Called with SHA-256 of the next key's SPKI, or b"", when an agent has another one than
         the previous agent."""
+        self._why = "it was not asked yet"
+        """Why there is no connection."""
         self._link: _Link | None = None
         """None when not connected."""
         self._connecting: asyncio.Task[_Link] | None = None
@@ -102,7 +105,7 @@ class AgentClient:
             async with asyncio.timeout(deadline_s):
                 await self._connected()
         except TimeoutError:
-            raise AgentUnavailable("the key agent cannot be reached") from None
+            raise AgentUnavailable(f"the key agent cannot be reached: {self._why}") from None
 
     def unwrap(self, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
         """Return a future for the 32-byte secret in a ciphertext.
@@ -215,9 +218,13 @@ class AgentClient:
                     ),
                     str(self._path),
                 )
-            except OSError:
+            except OSError as error:
+                self._why = error.strerror or str(error)
+                if refused := reason(error):
+                    raise AgentUnavailable(f"the key agent cannot be reached: {refused}") from None
                 await asyncio.sleep(pause_s)
                 continue
+            self._why = "it does not answer"
             try:
                 identity = await link.hello
             except _Disconnected:

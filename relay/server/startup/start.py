@@ -39,6 +39,7 @@ from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program, Upgrade
 from relay.server.system import inherited
 from relay.server.system.inherited_secret import InheritedSecret
+from relay.server.system.needed_calls import check_all
 from relay.server.system.prctl import forbid_inspection
 from relay.server.system.resource_limits import refusal
 from relay.server.ticket_register import TicketRegister
@@ -82,6 +83,7 @@ def start(
     logs.set_up(settings.log)
     try:
         with logs.stderr_to_log():
+            check_all()
             return _start(settings, announce, load, new_identity, environ, takeover)
     except OSError as error:
         raise StartError(f"the supervisor: {refusal(error)}") from error

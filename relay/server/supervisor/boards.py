@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from relay.errors import StartError
+from relay.refused_calls import advice
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -62,9 +63,10 @@ class Boards(dict[str, Scoreboard]):
             self.owners_fd = anonymous_file("relay-scoreboard")
             set_size(self.owners_fd, size)
         except OSError as error:
+            limits = "raise the limit on the size of files (ulimit -f, LimitFSIZE) or on open files"
             raise StartError(
-                f"shared memory of {size} bytes cannot be made: {error.strerror}: raise the limit "
-                "on the size of files (ulimit -f, LimitFSIZE) or on open files"
+                f"shared memory of {size} bytes cannot be made: {error.strerror}: "
+                f"{advice(error, limits)}"
             ) from error
         return Scoreboard(rows, metrics, self.owners_fd)
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import setproctitle
 
+from relay.refused_calls import FILTER
 from relay.server import boot_report, logs
 from relay.server.boot_report import BootReport
 from relay.server.supervisor.signals import block_all, restore
@@ -47,6 +48,10 @@ class Exit(NamedTuple):
         text = f"it ended with {self} before it was ready"
         if self.code == -signal.SIGKILL:
             text += f"; if the kernel has killed it because memory ran out, {more_memory()}"
+        if self.code == -signal.SIGSYS:
+            text += f": {FILTER}"
+        if self.code == -signal.SIGABRT:
+            text += f": a library ended it, for the reason that it has printed; perhaps {FILTER}"
         return text
 
 

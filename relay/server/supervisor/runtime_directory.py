@@ -14,6 +14,7 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.local_sockets import make_private_directory
+from relay.refused_calls import advice
 from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 
 SOCKET_PATH_BYTES_MAX: Final = 100
@@ -96,9 +97,10 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
         _check_sockets(path / BUS_DIRECTORY)
         _note(link, path, beside=path == data / "run")
     except OSError as error:
+        another = f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
         raise StartError(
             f"server.runtime {path}: cannot be used for sockets: {error.strerror or error}; "
-            f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
+            f"{advice(error, another)}"
         ) from None
     return directory_in_use
 

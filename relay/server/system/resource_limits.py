@@ -8,15 +8,13 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.local_sockets import NotOpened
+from relay.refused_calls import MORE_PROCESSES, advice, reason
 from relay.refused_files import NO_DESCRIPTOR, missing_descriptors, more_descriptors
 from relay.server.system.inherited import raise_open_files_limit
+from relay.server.system.needed_calls import check_files
 
 OUT_OF_MEMORY: Final = 12
 """Exit code of a process that was refused memory."""
-MORE_PROCESSES: Final = (
-    "allow the relay more processes and threads "
-    "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
-)
 COMMAND_FILES: Final = 96
 """Descriptors of a command that opens all 16 partitions: each has a file, a write-ahead log, the
 index of that and one or two for its lock. If they run out, SQLite reports that a file cannot be
@@ -41,11 +39,13 @@ def more_memory() -> str:
 
 
 def need_command_files() -> None:
-    """Check that there are enough descriptors, before a command opens partitions.
+    """Check that there are enough descriptors, and no refused calls, before a command opens
+    partitions.
 
     Raises:
-        StartError: there are not.
+        StartError: there are not, or a call is refused.
     """
+    check_files()
     limit = raise_open_files_limit()
     if advice := missing_descriptors(COMMAND_FILES):
         raise StartError(
@@ -54,13 +54,18 @@ def need_command_files() -> None:
         )
 
 
-def refusal(error: OSError) -> str:
-    """Describe what the system has refused, and what to do about it if that is known."""
+def refusal(error: OSError | RuntimeError) -> str:
+    """Describe what the system has refused, and what to do about it if that is known.
+
+    Empty for a RuntimeError that is about something else.
+    """
+    if isinstance(error, RuntimeError):
+        return reason(error)
     where = "" if error.filename is None else f"{error.filename}: "
     own = isinstance(error, NotOpened)
     text = str(error) if own else f"{where}{error.strerror or error}"
-    advice = _advice(error)
-    return f"{text}: {advice}" if advice else text
+    what = _advice(error)
+    return f"{text}: {what}" if what else text
 
 
 def fork_refusal(error: OSError) -> str:
@@ -75,9 +80,4 @@ def _advice(error: OSError) -> str:
         return more_memory()
     if error.errno == errno.EAGAIN:
         return MORE_PROCESSES
-    if error.filename is None and error.errno in (errno.EPERM, errno.ENOSYS):
-        return (
-            "a filter of system calls refuses something that a relay needs "
-            "(SystemCallFilter of its systemd unit, seccomp of its container)"
-        )
-    return ""
+    return advice(error)

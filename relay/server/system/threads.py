@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from relay.errors import StartError
-from relay.server.system.resource_limits import MORE_PROCESSES, memory_limit
+from relay.refused_calls import more_threads
+from relay.server.system.resource_limits import memory_limit
 
 NICENESS: Final = 10
 """Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""
@@ -89,4 +90,4 @@ def import_at_low_priority(work: Callable[[], None]) -> None:
 def _advice() -> str:
     if limited := memory_limit():
         return f"raise the limit on its memory, of which a thread takes a stack ({limited})"
-    return MORE_PROCESSES
+    return more_threads()

@@ -21,6 +21,7 @@ from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory, sync_file
 from relay.new_files import unfinished
+from relay.refused_calls import advice
 from relay.store.file import created
 from relay.store.file.companions import wal_bytes
 from relay.store.file.lock import closed_cleanly, read_note
@@ -117,8 +118,8 @@ def lock_directory(directory: Path) -> DirectoryLock:
         if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
             os.close(fd)
             raise StartError(
-                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
-                "the directory on a file system with locks"
+                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: "
+                f"{advice(error, 'put the directory on a file system with locks')}"
             ) from error
         # What is written there may be of an earlier one, if the disk was full.
         holder = _holder(fd) or os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
