@@ -72,7 +72,7 @@ MODULES: Final = (
     "relay.server.worker.home.committing.notes",
     "relay.server.worker.home.partitions",
     "relay.server.worker.home.followers.publishing",
-    "relay.server.worker.home.accounts.revocations",
+    "relay.server.worker.home.committing.revoked_devices",
     "relay.server.worker.home.committing.submission_queues",
     "relay.server.worker.home.submissions",
     "relay.store.apply",

@@ -18,7 +18,8 @@ from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
 from relay.client.devices.device_key import DeviceKey
 from relay.server.scoreboard import Owner
-from relay.server.worker.home.accounts.revocations import Revocations, RevokedDevices
+from relay.server.worker.home.accounts.revocations import Revocations
+from relay.server.worker.home.committing.revoked_devices import RevokedDevices
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.claims import Claims, Grant
 from relay.server.worker.member.routes import Routes

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.entries import Submission
 
+LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+"""Refusals after which a sender tries again."""
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of submissions of a partition that may wait for a commit; beyond it: BUSY. The credits of
 the forwarding workers (``forward.CREDIT_BYTES``) keep it from being reached."""
@@ -366,9 +368,11 @@ def _is_of_account(waiting: Waiting) -> bool:
     return submission.kind == SYSTEM and submission.content_type == ACCOUNT
 
 
-def refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
-    """Answer that submissions are not stored, permanently or for now."""
-    final = code in (ErrorCode.DAMAGED, ErrorCode.KEY_REFUSED)
-    refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
+def refuse(group: list[Waiting], code: int, text: str = "") -> None:
+    """Answer that submissions are not stored: for now, if another attempt may succeed, or ever.
+
+    ``text``: for those who try again.
+    """
+    refusal = (int(code), limits.RETRY_MS, text) if code in LATER else (int(code), 0, "")
     for waiting in group:
         waiting.port.send(Refused(waiting.tag, *refusal))

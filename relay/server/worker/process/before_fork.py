@@ -31,6 +31,7 @@ import relay.server.worker.home.accounts.operators
 import relay.server.worker.home.accounts.requesters
 import relay.server.worker.home.accounts.revocations
 import relay.server.worker.home.committing.notes
+import relay.server.worker.home.committing.revoked_devices
 import relay.server.worker.home.direct.copies
 import relay.server.worker.home.direct.parts
 import relay.server.worker.home.direct.permissions

@@ -17,7 +17,7 @@ from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms.refusal import OF_RIGHTS, Reason
 from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES
-from relay.server.worker.home.direct.permissions import refused
+from relay.server.worker.home.submissions import Waiting, refuse
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
@@ -37,7 +37,6 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.rooms.refusal import Refused as RoomRefused
-    from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Outcome, Partition
 
@@ -133,7 +132,7 @@ class Commit:
                 case Denied(refused=denied):
                     port.send(_denied(waiting, denied))
                 case Forbidden(code=code):
-                    port.send(refused(tag, code, limits.RETRY_MS))
+                    refuse([waiting], code)
                 case LogRefused(reason=reason, limit=limit):
                     port.send(Refused(tag, int(ErrorCode.LIMIT), limit, reason))
         for port, listed in acks.items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.home.accounts.operators import Confirmed, Operators
-from relay.server.worker.home.accounts.revocations import RevokedDevices
 from relay.server.worker.home.committing.commits import RunningCommits
+from relay.server.worker.home.committing.revoked_devices import RevokedDevices
 from relay.server.worker.home.submissions import QUEUED_BYTES_MAX, Submissions, Waiting, refuse
 from relay.wire.codes import ErrorCode
 
@@ -78,7 +78,7 @@ class SubmissionQueues:
         if extra is not None and extra.origin_seq:
             pass  # accepted before; the sender may have left since
         elif revoked.devices and revoked.has(submission.sender, submission.key_id):
-            refuse(run, ErrorCode.KEY_REFUSED, "")
+            refuse(run, ErrorCode.KEY_REFUSED)
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
             assert self.direct is not None
@@ -116,4 +116,4 @@ class SubmissionQueues:
                 if not submissions.flows:
                     self.waiting.pop(index, None)
                 # A waiting change of a room blocks its other changes until it is answered.
-                refuse(removed, ErrorCode.KEY_REFUSED, "")
+                refuse(removed, ErrorCode.KEY_REFUSED)

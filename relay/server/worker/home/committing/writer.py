@@ -263,7 +263,7 @@ class Writer:
             self._not_home(index)
             return None
         if index in self._refused:
-            refuse(self._take_all(index), ErrorCode.DAMAGED, "")
+            refuse(self._take_all(index), ErrorCode.DAMAGED)
             return None
         if index in self.short_of_disk:
             group = self._take_all(index)  # the shortage of disk space is logged elsewhere

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.bus.messages import Answered, Refused
+from relay.bus.messages import Answered
 from relay.chat.accounts.requests import MayWrite, pack
 from relay.chat.entries import UNDECIDED, Kind
 from relay.chat.names import INBOX_PREFIX
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
 
 PLAIN: Final = frozenset({"", "text/plain"})
-LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions in flight to one home before it gets another one of a heavy sender: 1 ms of its time.
 """
@@ -332,8 +331,3 @@ def is_erasure_alone(submission: Submission) -> bool:
     """
     no_reason = not submission.body and submission.content_type in PLAIN
     return submission.kind == Kind.REDACTION and no_reason
-
-
-def refused(tag: int, code: int, retry_ms: int) -> Refused:
-    """Return the answer to a message that its recipient's home refuses."""
-    return Refused(tag, code, retry_ms if code in LATER else 0, "")
