@@ -44,7 +44,8 @@ def test_a_client(relay: Relay, room: str, known: Path, call: str, error: int, s
 @pytest.mark.parametrize(
     ("args", "call", "said"),
     [
-        (("ctl", "status"), "connect", "Operation not permitted; "),
+        (("ctl", "status"), "connect", "/ctl.sock: Operation not permitted: "),
+        (("backup", "create", "BACKUP"), "connect", "/ctl.sock: Operation not permitted: "),
         (("backup", "create", "BACKUP"), "pwrite64", "the system call pwrite64: "),
         (("key", "show"), "uname", "cannot start: "),
     ],

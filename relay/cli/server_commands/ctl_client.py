@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from relay import configuration
 from relay.cli.process.exits import CommandError
-from relay.refused_calls import advice
+from relay.refused_calls import is_refused
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 from relay.settings import Settings
@@ -44,6 +44,7 @@ class Server:
 
         Raises:
             CommandError: there is no answer, or a refusal.
+            OSError: the system refuses a call that asking needs.
         """
         question = {"do": do, **{key: value for key, value in arguments.items() if value}}
         try:
@@ -61,10 +62,12 @@ class Server:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise CommandError(self._why_nobody_answers()) from None
         except OSError as error:
-            who = "only root and the relay's user may ask"
-            what = advice(error, who if isinstance(error, PermissionError) else "")
+            if is_refused(error):  # to ask again would not help
+                raise OSError(error.errno, f"{self.path}: {error.strerror}") from None
+            who = "; only root and the relay's user may ask"
             raise CommandError(
-                f"{self.path}: {error.strerror or error}{what and f'; {what}'}"
+                f"{self.path}: {error.strerror or error}"
+                f"{who if isinstance(error, PermissionError) else ''}"
             ) from None
         if not line.endswith(b"\n"):
             raise CommandError(

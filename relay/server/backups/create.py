@@ -25,6 +25,7 @@ from relay.server.backups import manifest
 from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest
 from relay.server.backups.nesting import refuse_backup_within
+from relay.server.system.resource_limits import refusal
 from relay.store.contents import LogContents, total
 from relay.store.errors import StoreError
 from relay.store.file.created import was_created
@@ -92,7 +93,7 @@ def create(data: Path, to: Path, running: Running | None, progress: Progress) ->
         part.rename(to)
         sync_directory(to.parent)
     except OSError as error:
-        raise StartError(f"backup {to}: {error.strerror or error}") from None
+        raise StartError(f"backup {to}: {refusal(error)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return made
