@@ -43,14 +43,17 @@ RELEASES: Final = {"v0.1.0": "cea2a6856f70"}
 """The commits of releases, for clones that were made without their tags."""
 PACKAGES: Final = ("relay", "benchmarks", "loadtest", "tests")
 RUN_SCENE: Final = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+from benchmarks.measure import machine
 from benchmarks.paired.scenes import QUICK, SCENES, Scale
 name, source, data, quick = sys.argv[1:]
+os.sched_setaffinity(0, machine.LOAD_CORES)
 costs = SCENES[name](Path(source), Path(data), QUICK if quick else Scale())
 print(json.dumps(costs))
 """
-"""Run in a revision's load."""
+"""Run in a revision's load. It pins itself, and only after ``machine`` has seen all cores: what is
+started with fewer takes those for the whole machine, and the server would share the load's core."""
 ATTEMPTS: Final = 2
 """A machine that others use has its moments; what fails twice in a row is a fault."""
 
@@ -281,7 +284,6 @@ def main() -> int:
     """Compare; return the exit code."""
     options = _options()
     signal.signal(signal.SIGTERM, _terminated)
-    os.sched_setaffinity(0, machine.LOAD_CORES)
     rows: dict[str, Row] = {}
     failed = False
     with tempfile.TemporaryDirectory(prefix="relay-paired-") as name:

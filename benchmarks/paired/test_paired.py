@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.measure import machine
 from benchmarks.paired.compare import FIRST_LOAD, RELEASES, Row, take_revision
 from tests.support.revisions import Revision
 
@@ -40,6 +43,54 @@ def test_a_release_runs_here(release: str, tmp_path: Path) -> None:
         Revision(commit, tmp_path)  # skips the test in a clone without them
     side = take_revision(release, tmp_path)
     assert (side.load / "benchmarks" / "paired").is_dir()
+
+
+SCENES = """
+import os
+from benchmarks.measure import machine
+QUICK = None
+def rooms(source, data, scale):
+    mine = os.sched_getaffinity(0)
+    apart = len(mine - machine.SERVER_CORES)
+    return {"all": len(machine.ALL_CORES), "load": len(mine), "apart": apart or 1}
+SCENES = {"rooms": rooms}
+Scale = None
+"""
+COMPARE = """
+import os, sys
+from pathlib import Path
+from benchmarks.measure import machine
+from benchmarks.paired import compare
+load, *sys.argv[1:] = sys.argv[1:]
+side = compare.Side("cores", Path(load), Path(load))
+compare.take_revision = lambda base, directory: side
+compare.take_checkout = lambda directory: side
+sys.exit(compare.main())
+"""
+"""The command, with a load of its own."""
+
+
+def test_the_load_leaves_the_server_its_core(tmp_path: Path) -> None:
+    """Each scene knows all cores of the machine, and runs on those that are not the server's."""
+    for package in (".", "measure", "paired"):
+        (tmp_path / "benchmarks" / package).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "benchmarks" / package / "__init__.py").touch()
+    shutil.copy(machine.__file__, tmp_path / "benchmarks" / "measure")
+    (tmp_path / "benchmarks" / "paired" / "scenes.py").write_text(SCENES)
+    out = tmp_path / "paired.json"
+    arguments = [str(tmp_path), "HEAD", "--quick", "--pairs=1", "--only=rooms", f"--json={out}"]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, machine.ALL_CORES)  # a fixture has pinned this process
+    try:
+        subprocess.run([sys.executable, "-c", COMPARE, *arguments], cwd=ROOT, check=True)
+    finally:
+        os.sched_setaffinity(0, before)
+    cores = len(machine.ALL_CORES)
+    expected = {"all": cores, "load": max(cores - 1, 1), "apart": max(cores - 1, 1)}
+    rows = json.loads(out.read_text())["rows"]
+    assert {name: row["pairs"] for name, row in rows.items()} == {
+        name: [[count, count]] for name, count in expected.items()
+    }
 
 
 def test_no_such_revision() -> None:
