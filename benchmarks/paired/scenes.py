@@ -49,9 +49,11 @@ class Scale:
     """Of a load of some messages a second."""
     fast_s: float = 2.0
     """Of a load without pauses."""
+    idle: bool = True
+    """Whether the server has ended its start, the spare process's too, where it is to be idle."""
 
 
-QUICK: Final = Scale(logins=10, early=2, members=10, rooms=4, slow_s=0.3, fast_s=0.2)
+QUICK: Final = Scale(logins=10, early=2, members=10, rooms=4, slow_s=0.3, fast_s=0.2, idle=False)
 
 
 def serve(source: Path, data: Path, workers: int) -> MeasuredRelay:
@@ -138,6 +140,8 @@ def way_in(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     with serve(source, data, workers=2) as server:
         log = server.log_at_home_on(0)
         count = round(ACK_RATE * scale.slow_s)
+        if scale.idle:
+            server.wait_for_spare()
         with closing(server.publisher_on(1, log)) as publisher:
             for delays in (Delays(), Delays()):  # the first one warms up
                 publisher.delays = delays
