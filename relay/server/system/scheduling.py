@@ -27,6 +27,9 @@ def others_first() -> Iterator[None]:
     the longest slice, since Linux 6.12, whoever has a shorter one interrupts it. An older kernel
     ignores the slice, and where the system refuses both, nothing changes. Threads that are started
     meanwhile keep both. Unlike a niceness, both can be undone without privileges.
+
+    Not for one thread of several: it would be interrupted while it has the interpreter, and the
+    other threads of its process would wait for everybody else on that CPU.
     """
     if os.sched_getscheduler(0) != os.SCHED_OTHER:  # as somebody has configured it
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -158,18 +157,3 @@ def test_files_stay_open_where_much_comes(followed: Followed, count: int, kept: 
     followed.follow(1)
     followed.tick(TICK_S)
     assert (index in open_files()) == kept
-
-
-def test_others_run_first(tmp_path: Path) -> None:
-    """A message that arrives during a slice does not wait for the slice to end."""
-    before = os.sched_getscheduler(0)
-    if before != os.SCHED_OTHER:
-        pytest.skip("somebody has set the policy of this process")
-    loop = cast("asyncio.AbstractEventLoop", Loop())
-    indexing = Indexing(DataDirectory(tmp_path), loop, on=True)
-    try:
-        policy = indexing._thread.submit(os.sched_getscheduler, 0).result(DEADLINE_S)
-        assert policy == os.SCHED_BATCH
-        assert os.sched_getscheduler(0) == before, "the loop's own thread keeps its policy"
-    finally:
-        indexing.close()

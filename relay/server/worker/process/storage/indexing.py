@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.system.scheduling import others_first
 from relay.server.system.threads import started_pool
 from relay.store.search import files
 from relay.store.search.follower import Follower
@@ -57,8 +56,8 @@ class Indexing:
         self._directory = directory
         self._loop = loop
         self._on = on
-        with others_first():  # a slice is longer than the handling of a message
-            self._thread = started_pool(1, "relay-index")
+        # No later than the loop (``others_first``): it would keep the interpreter while others run.
+        self._thread = started_pool(1, "relay-index")
         self._followers: dict[int, Follower] = {}
         self._touched: dict[int, Touched] = {}
         self._running: asyncio.Future[None] | None = None
