@@ -122,12 +122,15 @@ class TicketRegister:
         if not 0 <= serial < 8 * BITMAP_BYTES:
             return False
         at, bit = self._start(part) + serial // 8, 1 << serial % 8
-        with self._locked(at, 1) as mine:
-            ours = self._cells[_GENERATIONS + part] == generation
-            if not (mine and ours) or self._memory[at] & bit:
+        if not self._lock(at, 1):
+            return False
+        try:
+            if self._cells[_GENERATIONS + part] != generation or self._memory[at] & bit:
                 return False
             self._memory[at] |= bit
             return True
+        finally:
+            self._unlock(at, 1)
 
     def close(self) -> None:
         """Close it, in a process that does not use tickets."""
@@ -143,15 +146,22 @@ class TicketRegister:
     @contextlib.contextmanager
     def _locked(self, start: int, length: int) -> Iterator[bool]:
         """Hold a lock; yields False if another process holds it."""
+        mine = self._lock(start, length)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._unlock(start, length)
+
+    def _lock(self, start: int, length: int) -> bool:
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except OSError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.lockf(self._lock_fd, fcntl.LOCK_UN, length, start)
+            return False
+        return True
+
+    def _unlock(self, start: int, length: int) -> None:
+        fcntl.lockf(self._lock_fd, fcntl.LOCK_UN, length, start)
 
 
 def _taken_over(fd: int) -> mmap.mmap | None:
