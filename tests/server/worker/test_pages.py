@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
+from typing import cast
 
 import pytest
 
 from relay import limits
 from relay.bus.link import Link
-from relay.chat.entries import NO_EPOCH, Kind, Submission
+from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Head, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.followers.publishing import Interest, Publishing
@@ -18,7 +20,8 @@ from relay.server.worker.member.feed import Feed
 from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages
 from relay.server.worker.process.messaging.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
-from relay.store.log import Repeated
+from relay.settings import Retention as Settings
+from relay.store.log import Reader, Repeated, ResumePoint
 from relay.wire.envelopes import Join, Live, Send
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -177,3 +180,52 @@ def test_an_erasure_that_is_acknowledged_as_a_repeat_is_counted() -> None:
         publishing.publish([waiting], [Repeated(b"epoch...", 3)])
     assert erased == [partition_of(LOG)]
     assert publishing.repeated == 2
+
+
+class _Asked:
+    """A log's reader that counts how often it is asked where a cursor continues."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.count = 0
+
+    def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
+        self.count += 1
+        return self._reader.resume(log, cursor, head)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._reader, name)
+
+
+async def test_where_many_continue_is_looked_up_once(tmp_path: Path) -> None:
+    """Until something is removed; a cursor before, beyond or of another epoch is looked up."""
+    async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
+        worker = cluster.workers[0]
+        writer = await TestClient.login(worker, "writer")
+        await writer.join(LOG)
+        writer.send(LOG, 1, 20)
+        await writer.ends_with(LOG, 20)
+        member = worker.parts.member
+        feed = member.feeds.by_log[LOG]
+        asked = _Asked(worker.parts.services.reader_of(LOG))
+
+        def gap(seq: int, epoch: bytes = feed.epoch) -> GapReason | None:
+            found = member.catchup.gap(feed, cast("Reader", asked), Cursor(epoch, seq))
+            return None if found is None else found.reason
+
+        assert [gap(10), gap(10), gap(15), gap(feed.seq)] == [None] * 4
+        assert asked.count == 1
+        assert [gap(9), gap(9), gap(10)] == [None] * 3
+        assert asked.count == 2
+        assert gap(feed.seq + 1) is GapReason.AHEAD
+        assert gap(10, b"another!") is GapReason.EPOCH
+        assert gap(8, NO_EPOCH) is None
+        assert asked.count == 5
+        assert gap(10) is None
+        assert asked.count == 5
+        worker.retention.grace_ms = 0
+        await worker.retention.once()
+        assert gap(10) is GapReason.RETENTION
+        assert gap(feed.seq) is None
+        assert gap(10) is GapReason.RETENTION
+        assert asked.count == 8

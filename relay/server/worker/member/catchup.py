@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.chat.entries import GapReason
+from relay.chat.entries import Cursor, GapInfo, GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.checked_entries import CheckedEntries
@@ -111,6 +111,22 @@ class Catchup:
         must be read again.
         """
         return self._erasures(partition_of(log))
+
+    def gap(self, feed: Feed, reader: Reader, cursor: Cursor) -> GapInfo | None:
+        """Return the gap before the first entry of a reader that resumes; None: there is none.
+
+        Where one reader continues, all do that are further in the same epoch, until something is
+        erased: of thousands that return at once, the store is asked for one. Raises StoreError.
+        """
+        erasures = self.erasures(feed.log)  # before reading
+        known, seq = feed.continued, cursor.seq
+        here = cursor.epoch == feed.epoch and seq <= feed.seq
+        if here and known is not None and known[:2] == (erasures, cursor.epoch) and known[2] <= seq:
+            return None
+        gap = reader.resume(feed.log, cursor, feed.head).gap
+        if here and gap is None:
+            feed.continued = erasures, cursor.epoch, seq
+        return gap
 
     def run(self) -> None:
         """Serve pages for one slice of time."""

@@ -39,6 +39,7 @@ from relay.wire.packing import is_control, unpack_entry
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Event
+    from relay.server.scoreboard import Erasures
     from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.pages import Pages
@@ -57,9 +58,9 @@ class Feed:
     """One log as it is followed on this worker."""
 
     __slots__ = (
-        "ahead", "awaiting", "begun", "changed", "damaged", "epoch", "events", "here", "joining",
-        "known", "live", "log", "paused_until", "received", "refused", "repair_to", "room",
-        "running", "seq", "subscriptions", "swept", "swept_bytes", "torn",
+        "ahead", "awaiting", "begun", "changed", "continued", "damaged", "epoch", "events", "here",
+        "joining", "known", "live", "log", "paused_until", "received", "refused", "repair_to",
+        "room", "running", "seq", "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str, damaged: DamagedLogs) -> None:
@@ -100,6 +101,8 @@ class Feed:
         """The room's state as of H, which decides who may read. Unused for other logs."""
         self.begun: bytes | None = None
         """What ``identity`` has read, until another room of this name begins."""
+        self.continued: tuple[Erasures, bytes, int] | None = None
+        """Of ``Catchup.gap``: since these erasures, one continued in this epoch after this seq."""
 
     @property
     def head(self) -> Head:

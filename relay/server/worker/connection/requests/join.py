@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.chat.rooms.refusal import Refused
     from relay.chat.rooms.state import Room
     from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed
     from relay.store.log import Reader
     from relay.wire.envelopes import Join, Leave
@@ -76,7 +77,7 @@ async def join(session: Session, join: Join) -> None:
             if refused is not None:
                 session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
                 return
-            start, gap = _start(reader, feed, join)
+            start, gap = _start(following.catchup, reader, feed, join)
         except StoreError as error:
             if join.epoch is not None:
                 counts.resumes[Resume.UNAVAILABLE] += 1
@@ -137,7 +138,7 @@ def _too_many(session: Session) -> bool:
     return True
 
 
-def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
+def _start(catchup: Catchup, reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
     """Return where a join begins: the cursor, and the gap to report before the first entry."""
     head = feed.head
     floor = feed.room.floor
@@ -147,7 +148,7 @@ def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
         seq = max(floor, reader.floor_of_last(feed.log, join.last, head.seq))
         return Cursor(reader.epoch_at(feed.log, seq), seq), None
     cursor = Cursor(join.epoch, join.seq)
-    gap = reader.resume(feed.log, cursor, head).gap
+    gap = catchup.gap(feed, reader, cursor)
     if gap is None and cursor.seq < floor:
         gap = GapInfo(cursor, cursor, GapReason.EPOCH)  # earlier entries belong to another room
     if gap is None:
