@@ -202,16 +202,11 @@ class Schema:
             try:
                 # Three times faster than a streaming unpacker. Each value takes at least a byte,
                 # so those of a short content need not be counted.
-                if 0 < self.values_max < len(content):
-                    value = msgpack.unpackb(
-                        content,
-                        raw=False,
-                        strict_map_key=True,
-                        list_hook=_Values(self.values_max).count,
-                        **self._bounds,
-                    )
-                else:
-                    value = msgpack.unpackb(content, raw=False, strict_map_key=True, **self._bounds)
+                counted = 0 < self.values_max < len(content)
+                hook = _Values(self.values_max).count if counted else None
+                value = msgpack.unpackb(
+                    content, raw=False, strict_map_key=True, list_hook=hook, **self._bounds
+                )
             except msgpack.ExtraData as more:
                 found: Any = more  # its stub lacks the attributes
                 value, rest = found.unpacked, found.extra
