@@ -208,8 +208,8 @@ class Schema:
                     content, raw=False, strict_map_key=True, list_hook=hook, **self._bounds
                 )
             except msgpack.ExtraData as more:
-                found: Any = more  # its stub lacks the attributes
-                value, rest = found.unpacked, found.extra
+                # The stub lacks these. (Another name for the exception would be a cycle.)
+                value, rest = more.unpacked, more.extra  # type: ignore[attr-defined]
             except _REFUSED as error:
                 refused = error
             if refused is not None:
