@@ -153,7 +153,7 @@ class Chat:
                 self._who_is_here.changed(event)
                 continue
             if isinstance(event, Unfollowed) and event.room == self.room:
-                self._invitations.out = True
+                self._invitations.put_out(event)
             if isinstance(event, Invited):
                 notice = self._invitations.notice_of(event)
             else:
@@ -360,8 +360,7 @@ class Chat:
         except AlreadyJoined:
             self.screen.notice(f"you are in {self.room}")
             return
-        self._invitations.out = False
-        self.screen.notice(f"in {self.room} again; /history shows what was said meanwhile")
+        self.screen.notice(self._invitations.back())
         self._who_is_here.ask()
 
     async def _room(self) -> None:

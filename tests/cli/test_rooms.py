@@ -520,3 +520,25 @@ def test_old_changes_that_are_shown_change_nothing(relay: Relay, room: str) -> N
         assert fred.ends() == 0
     (found,) = json_lines("room", "list", address, "--mine", "--json", "--name", "fred")
     assert (found["name"], found["unread"]) == (room, 0)
+
+
+def test_a_chat_whose_room_was_deleted_and_created_again(
+    people: Relay, room: str, tmp_path: Path
+) -> None:
+    """Nothing reaches the new room before the user has joined it, and knows that it is another."""
+    address = people.address
+    done("room", "create", address, room, "--name", "anna")
+    with Person(address, "bert", room, tmp_path) as bert:
+        bert.is_told(f"in {room} as bert")
+        done("room", "delete", address, room, "--name", "anna", "--yes")
+        bert.is_told(f"no longer in {room}: NO_SUCH_ROOM")
+        done("room", "create", address, room, "--name", "carl")
+        bert.types("a secret", "/topic secret")
+        bert.is_told(f"not sent, you are no longer in {room}; /join follows it again, if you may")
+        bert.is_told("refused: NO_SUCH_ROOM: that room was deleted; join again")
+        bert.types("/join")
+        bert.is_told(f"in {room}, which is another room: the one before was deleted")
+        bert.types("hello")
+    assert bert.process.returncode == 1
+    found = done("history", address, room, "--name", "carl")
+    assert ("secret" in found, "hello" in found) == (False, True)

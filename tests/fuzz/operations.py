@@ -31,9 +31,9 @@ def _join(visitor: Visitor) -> ClientEnvelope:
     chance = visitor.chance
     log = chance.choice([*SHARED, visitor.room, HONEST_ROOM, "@alice"])
     if chance.random() < 0.5:
-        return wire.Join(1, log, None, 0, chance.choice([0, 5, 10_001]))
+        return wire.Join(1, log, None, 0, chance.choice([0, 5, 10_001]), _identity(visitor))
     epoch = chance.choice([bytes(8), chance.randbytes(8)])
-    return wire.Join(2, log, epoch, chance.randrange(2**40), 0)
+    return wire.Join(2, log, epoch, chance.randrange(2**40), 0, _identity(visitor))
 
 
 def _leave(visitor: Visitor) -> ClientEnvelope:
@@ -69,7 +69,8 @@ def _send(visitor: Visitor) -> ClientEnvelope:
     kind = chance.choice([*[Kind.MESSAGE] * 4, *Kind, 7, 255])
     content_type = chance.choice(["text/plain", "", "relay/room", "relay/account"])
     about = chance.choice([(b"", 0), (bytes(8), 1), (chance.randbytes(8), 2), (b"", 2**63 - 1)])
-    return wire.Send(log, counter, int(kind), content_type, chance.choice(BODIES), *about)
+    body, identity = chance.choice(BODIES), _identity(visitor)
+    return wire.Send(log, counter, int(kind), content_type, body, *about, identity)
 
 
 def _devices(visitor: Visitor) -> ClientEnvelope:
@@ -97,7 +98,14 @@ def _account(visitor: Visitor) -> ClientEnvelope:
 def _room(visitor: Visitor) -> ClientEnvelope:
     """Ask about rooms: also about one that this visitor owns."""
     log = visitor.chance.choice(["", visitor.room, visitor.room, *SHARED, HONEST_ROOM])
-    return wire.Room(10, log, _content(visitor, ROOM_SEEDS))
+    return wire.Room(10, log, _content(visitor, ROOM_SEEDS), _identity(visitor))
+
+
+def _identity(visitor: Visitor) -> bytes:
+    """Which room of its name is meant: mostly any; the visitor's own, no room's, none of any."""
+    chance = visitor.chance
+    own = b"" if visitor.stored is None else visitor.stored.epoch
+    return chance.choice([*[b""] * 4, own, own, bytes(8), chance.randbytes(8), b"short"])
 
 
 def _log(visitor: Visitor) -> str:

@@ -55,5 +55,5 @@ class Refused(Exception):
 
 def not_this_room() -> Refused:
     """Return the refusal of what is for an earlier room of this name, which was deleted."""
-    text = "that room was deleted; another one may have its name now"
+    text = "that room was deleted; join again for the one that has its name now"
     return Refused(Reason.NO_SUCH_ROOM, text)
