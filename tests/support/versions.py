@@ -29,8 +29,8 @@ class Versions:
     def install(self, name: str, *changes: tuple[str, str, str]) -> None:
         """Copy the package, with changes of (file, old text, new text); the link leads there.
 
-        What is not changed is the same file as in the checkout, by a hard link: copying more than a
-        thousand files took more of the processor than the upgrade. A change makes a new file.
+        What is not changed is the same file as in the checkout, by a hard link: a copy of more than
+        a thousand files takes half a second of the processor. A change makes a new file.
         """
         target = self._directory / name
         if not target.exists():
