@@ -174,7 +174,8 @@ async def run(
             gate.target = relay.port
             address = relay.address.replace(f":{relay.port}", f":{gate.port}")
             vera = Visitor("vera", relay.address, lambda: len(devices.lists))
-            people += [vera, Visitor("viola", address, lambda: len(devices.lists))]
+            viola = Visitor("viola", address, lambda: len(devices.lists))
+            people += [vera, viola]
             traveller = Traveller(relay.port, MODERATOR)
             tasks = [asyncio.ensure_future(person.run()) for person in people]
             await until(lambda: all(person.there for person in people), "everybody")
@@ -206,6 +207,7 @@ async def run(
                     await alice.change_room(ROOM, "kick", "carol")
                     await alice.change_room(ROOM, "mute", "dave")
                     await alice.change_room(ROOM, "role", "mona", role="member")
+                    await until(lambda: viola.is_in, "somebody who is cut off")
                     gate.shut()
                     await alice.change_room(SQUARE, "delete")
                     await alice.send(ROOM, f"between us {turn}")

@@ -93,6 +93,11 @@ class Person:
         return self.refused.pop(NoSuchRoom.__name__, 0) > 0
 
     @property
+    def is_in(self) -> bool:
+        """True once a join was answered, until the program has lost the room."""
+        return bool(self._meant)
+
+    @property
     def got(self) -> rights.Seen:
         """What this user got of the room."""
         return rights.Seen(self.seen, self._live, self._answers, self._stays)

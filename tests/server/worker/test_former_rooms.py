@@ -101,8 +101,8 @@ class Public:
 
 
 async def private(cluster: Cluster, *members: str) -> TestClient:
-    """A private room of alice."""
-    alice = await TestClient.login(cluster.home(LOG), "alice")
+    """A private room of alice, whose connection survives its home."""
+    alice = await TestClient.login(others(cluster)[-1], "alice")
     for name in members:
         await TestClient.login(cluster.home(LOG), name)
     await done(alice, requests.Create(Kind.PRIVATE))
@@ -240,7 +240,8 @@ async def test_a_stream_of_messages_races_the_deletion(cluster: Cluster, killed:
         ]
         for bob in bobs:
             await bob.join(LOG)
-        posts: list[Post] = []
+        posts: list[Post] = [await bob.post(LOG, "before") for bob in bobs]
+        await asyncio.gather(*posts)
         replacing: asyncio.Future[None] | None = None
         for n in range(STREAM):
             posts += [await bob.post(LOG, f"secret {bob.name} {n}") for bob in bobs]
@@ -251,6 +252,7 @@ async def test_a_stream_of_messages_races_the_deletion(cluster: Cluster, killed:
                 await die(cluster, cluster.home(LOG))
         assert replacing is not None
         await replacing
+        posts += [await bob.post(LOG, "secret, and late") for bob in bobs]
         outcomes = await asyncio.gather(*posts, return_exceptions=True)
         for bob in bobs:
             await is_gone(bob.send(LOG, "secret"))
