@@ -9,9 +9,8 @@ are:
 - the client;
 - ``bus.link`` and ``bus.mesh``, which only move bytes: tests lose batches and cut links there;
 - what mypyc compiles incorrectly or not at all: ``wire.codes`` (an enum with ``__new__``),
-  ``wire.hello`` and ``bus.claim`` (see there), ``wire.key_schedule`` (its frozen dataclass could
-  not be copied), ``chat.fields`` and ``chat.entries`` (they read their own annotations, of which a
-  compiled class keeps only the plain types).
+  ``wire.hello`` and ``bus.claim`` (see there), ``chat.fields`` and ``chat.entries`` (they read
+  their own annotations, of which a compiled class keeps only the plain types).
 """
 
 from __future__ import annotations
@@ -115,6 +114,7 @@ MODULES: Final = (
     "relay.server.worker.member.reply",
     "relay.server.worker.refusals",
     "relay.wire.handshake",
+    "relay.wire.key_schedule",
     "relay.wire.messages",
     "relay.wire.resumption",
     "relay.wire.transcript",
