@@ -21,7 +21,8 @@ QUICK: Final[list[tuple[Shape, Quick]]] = [
 GOOD: Final[dict[type, list[object]]] = {
     Send: ["lobby", 1, 0, "", b"text"],
     Submit: [
-        16, [b"next"], "lobby", "ann", b"", bytes(16), 1, 0, "", b"text", b"", False, None,
+        16, [b"next"], "lobby", "ann", b"", bytes(16), 1, 0, "", b"text", b"", False,
+        bytes(8), None,
     ],
     Acks: [[[16, bytes(8), 1, 1], [32, bytes(8), 7, 3]]],
     Batch: ["lobby", 0, bytes(8), 1, 1, b"entry", False],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.connection.budgets.waste import of_control
+from relay.server.worker.connection.budgets.waste import CONTROL_UNITS
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     BULK,
@@ -24,8 +24,9 @@ from relay.server.worker.connection.schedule import (
     VALUES_PER_UNIT,
 )
 from relay.wire.envelopes import Send
-from relay.wire.events import ApplicationData
+from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_first, unpacking
+from relay.wire.phases import Phase
 
 if TYPE_CHECKING:
     from relay.codec import Unpacking
@@ -110,8 +111,7 @@ class Reading:
         self._owed = 0
         """Units charged for requests after the fact, since then: see ``owe``."""
         self._new = False
-        """True from the login until what came with it is processed: in the same turn, if possible.
-        """
+        """True from the login until what came with it is processed, mostly in the same turn."""
 
     def received(self, data: bytes) -> None:
         """Receive bytes from the peer; process them now if there is time, otherwise in turn."""
@@ -134,8 +134,7 @@ class Reading:
         if rest:
             self._unpacking = unpacking(messages, rest)
         else:
-            messages.reverse()
-            self._pending = messages
+            self._pending = messages[::-1]
 
     def _unpack_more(self, unpacking: Unpacking) -> int:
         """Unpack some more operations; return the cost in units."""
@@ -195,8 +194,9 @@ class Reading:
                     else:
                         control = True
                         owner.handle_events(events, now)
-                        if not owner.ended:
-                            self.waste(of_control(events, connection.phase))
+                        needless = not events or type(events[0]) is PongReceived
+                        if needless and connection.phase is Phase.OPEN and not owner.ended:
+                            self.waste(CONTROL_UNITS)  # not a ticket, which has no event, either
                     units -= RECORD_UNITS
                 else:
                     drained = True

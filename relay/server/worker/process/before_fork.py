@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import relay.bus.packing
 import relay.chat.accounts.decide_request
-import relay.server.agent.protocol
 import relay.server.worker.connection.announcement
 import relay.server.worker.connection.budgets.source_usage
 import relay.server.worker.connection.budgets.users
 import relay.server.worker.connection.deadlines
 import relay.server.worker.connection.endings
 import relay.server.worker.connection.owner
-import relay.server.worker.connection.reading
 import relay.server.worker.connection.received
 import relay.server.worker.connection.requests.join
 import relay.server.worker.connection.requests.rooms
@@ -79,5 +77,4 @@ import relay.wire.fork
 import relay.wire.key_schedule
 import relay.wire.other_protocols
 import relay.wire.phases
-import relay.wire.resumption
 import relay.wire.timing

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from relay.server.metrics import Budget
 from relay.server.worker.connection.budgets.token_bucket import of_waste
 from relay.wire.codes import ErrorCode
-from relay.wire.events import Event, PongReceived
-from relay.wire.phases import Phase
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
@@ -155,20 +153,6 @@ class Waste:
         if who.wasted is not None:
             who.wasted.who = None
             who.wasted = None
-
-
-def of_control(events: list[Event], phase: Phase) -> int:
-    """Return the price of a frame that was no app record: a needless ping or pong has one.
-
-    A frame of the handshake has none: each comes once, and a ticket causes no event.
-
-    Args:
-        events: that it caused.
-        phase: of the connection after it.
-    """
-    if events:
-        return CONTROL_UNITS if type(events[0]) is PongReceived else 0
-    return CONTROL_UNITS if phase is Phase.OPEN else 0
 
 
 def of_request(code: int) -> int:
