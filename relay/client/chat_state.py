@@ -287,7 +287,9 @@ class ChatState:
             identity = subscriptions.identity(room)
 
         def answered(answer: bytes) -> object:
-            if isinstance(request, _OF_THE_NEXT):
+            if isinstance(request, room_requests.Create):
+                subscriptions.created(room)
+            elif isinstance(request, _OF_THE_NEXT):
                 subscriptions.forget(room)
             return read(answer)
 

@@ -112,6 +112,12 @@ class Subscriptions:
         """The program no longer means a certain room by this name, unless it is followed."""
         self._ended.pop(room, None)
 
+    def created(self, room: str) -> None:
+        """The program has created a room, and means it, though it may still follow another."""
+        self.forget(room)
+        if (subscription := self._rooms.get(room)) is not None:
+            subscription.identity = b""
+
     def identity(self, log: str) -> bytes:
         """Return which room the program means by a name; empty: whichever has it."""
         subscription = self._rooms.get(log)

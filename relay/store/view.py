@@ -147,7 +147,7 @@ def _read_begun(
 ) -> None:
     """Read with which epoch a room began, if it must be known (``refusals.for_another_room``).
 
-    It stays unknown if the room's state is damaged.
+    It stays unknown if the room's state is damaged, or a page of the epochs.
     """
     if not log.id or (submission.identity == log.epoch and log.generation == view.generation):
         return  # mostly: a room has one epoch
@@ -155,8 +155,8 @@ def _read_begun(
         committed.reads += len(log.packed_state) // STATE_BYTES_PER_READ
     try:
         begun = committed.epoch_at(log, rules.began(log, submission))
-    except EnvelopeError:
-        return
+    except (EnvelopeError, apsw.CorruptError):
+        return  # affects one log: others may be intact
     log.begun = begun
     known = committed.remembered_log(submission.log)
     if known is not None:

@@ -378,6 +378,21 @@ def test_a_request_is_about_the_room_that_was_joined() -> None:
     assert link.heard(wire.Room).identity == b""
 
 
+def test_a_room_that_is_created_again_before_the_end_of_the_one_before_arrives() -> None:
+    """A worker answers requests, and distributes what follows from them later."""
+    link = joined_with(b"identity")
+    chat = link.state.chat
+    for request in (room_requests.Delete(""), room_requests.Create()):
+        chat.ask_room("room", request, 5, request)
+        link.run()
+        link.send_envelopes(wire.Done(link.heard(wire.Room).request, b""))
+    for counter in (1, 2):
+        chat.send(Offer("room", "", b"for the new one"), counter)
+        link.run()
+        assert link.heard(wire.Send).identity == b""
+        link.send_envelopes(wire.Removed("room", int(ErrorCode.NO_SUCH_ROOM), "deleted"))
+
+
 def test_an_invitation_comes_among_the_events_of_the_client() -> None:
     """Also in a room with a queue of its own, which it outlives; and a bounded number."""
     link = joined()

@@ -17,7 +17,9 @@ from relay.server.worker.home.rooms.rules import RoomRules
 from relay.store.log import Denied, LogRefused, Outcome, Repeated, Stored, UnknownOutcome
 from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
+from tests.store.conftest import Hooks
 from tests.store.test_members import ANN, change
+from tests.store.test_sqlite import FailingOnce
 from tests.support.logs import (
     BOB,
     NOW_MS,
@@ -26,6 +28,7 @@ from tests.support.logs import (
     die,
     message,
     open_partition,
+    salvaged,
     unnoticed,
 )
 
@@ -182,6 +185,52 @@ def test_a_damaged_room_takes_nothing_and_says_so(tmp_path: Path, rooms: SqliteP
     again = opened(tmp_path)
     assert isinstance(as_home(again, meant(2, OTHER)), LogRefused)
     again.close()
+
+
+def test_a_damaged_page_of_epochs_affects_its_room_alone(
+    tmp_path: Path, rooms: SqlitePartition, connection_hooks: Hooks
+) -> None:
+    """Anybody can cause it to be read, by a message that names another epoch than the last."""
+    [first] = append(rooms, change(0, CREATED))
+    die(rooms)
+    fault = FailingOnce(connection_hooks, "SELECT epoch FROM epoch", apsw.CorruptError)
+    again = opened(tmp_path, "boot 2")
+    append(again, meant(1, b""))
+    assert again.head("lobby").epoch != first.epoch
+    fault.armed = True
+    outcomes = again.append([meant(2, first.epoch), meant(2, b"")], NOW_MS)
+    assert not fault.armed
+    assert [type(one) for one in outcomes] == [LogRefused, Stored]
+    assert isinstance(as_home(again, meant(3, first.epoch)), Stored)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "lost", ["DELETE FROM epoch", "DELETE FROM epoch WHERE first_seq=1"], ids=["all", "first"]
+)
+def test_a_repaired_room_is_the_same(tmp_path: Path, rooms: SqlitePartition, lost: str) -> None:
+    """Also if the entry that created it is all that is left of its first epoch."""
+    [first] = append(rooms, change(0, CREATED))
+    append(rooms, meant(1, first.epoch))
+    die(rooms)
+    again = opened(tmp_path, "boot 2")
+    append(again, meant(2, first.epoch), meant(3, first.epoch))
+    assert again.head("lobby").epoch != first.epoch
+    again.remove("lobby", 3, 0)
+    again.close()
+    connection = apsw.Connection(str(again.path))
+    connection.execute(lost)
+    connection.close()
+    new = tmp_path / "new" / "00.sqlite"
+    new.parent.mkdir()
+    salvaged(again.path, new)
+    made = opened(new.parent)
+    assert isinstance(as_home(made, meant(4, first.epoch)), Stored)
+    assert is_gone(as_home(made, meant(5, OTHER)))
+    made.close()
+    reader = SqliteReader(new)
+    assert reader.epoch_at("lobby", 1) == first.epoch
+    reader.close()
 
 
 def test_what_readers_are_told_is_what_writers_are_asked(

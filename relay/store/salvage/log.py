@@ -133,6 +133,7 @@ class LogSalvage:
         if entry is not None or is_stub(packed):
             self._write(where & SEQ_MASK, time_ms, chain, jump, packed)
         if entry is not None and entry.kind == SYSTEM:
+            self._segment(where & SEQ_MASK, entry.epoch)  # it may have created the room
             self._derive(entry, chain, jump)
 
     def _lose_until(self, end: int) -> None:
