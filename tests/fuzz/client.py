@@ -176,7 +176,7 @@ def _call(link: Link, call: Call, token: int) -> None:
     elif call.name == "search":
         state.chat.search(log, "word", number, 10, token)
     elif call.name == "devices":
-        state.chat.ask_devices(log, number % 2**16, token)
+        state.chat.ask_devices(log or "ann", number % 2**16, token)  # a name is never empty
     elif call.name in ("account", "invitations"):
         about = account_requests.ListInvitations(number % PARTITIONS, "")
         asked = account_requests.Show() if call.name == "account" else about

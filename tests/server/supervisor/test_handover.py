@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -70,6 +71,7 @@ def _open() -> set[int]:
 @pytest.mark.parametrize("left", range(DESCRIPTORS))
 def test_without_descriptors_there_is_no_upgrade_and_nothing_else_happens(left: int) -> None:
     upgrade = Upgrade(Program(["/bin/true"], {}, _hand_over))
+    gc.collect()  # what other tests have left would be closed at any time
     before, limits = _open(), resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = next(number for number in itertools.count() if number not in before)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, limits[1]))
@@ -78,7 +80,7 @@ def test_without_descriptors_there_is_no_upgrade_and_nothing_else_happens(left: 
             upgrade.begin(7, "", 0.0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert _open() == before
+    assert _open() <= before
     assert (upgrade.document(), upgrade.fd) == ({"upgrading": False, "failed": ""}, -1)
 
 
@@ -114,6 +116,7 @@ def test_whoever_does_not_know_of_memory_does_not_get_it() -> None:
 
 def test_memory_comes_with_the_message() -> None:
     """Descriptors that a later version sends in addition are closed."""
+    gc.collect()  # what other tests have left would be closed at any time
     before = _open()
     memory = {name: os.memfd_create(f"given {name}") for name in (*SHARED, "later")}
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -133,7 +136,7 @@ def test_memory_comes_with_the_message() -> None:
         again = take_over(far)
         assert (again.board, again.tickets) == (-1, -1)
         os.close(again.ticket_keys)
-    assert _open() == before
+    assert _open() <= before
 
 
 def test_memory_that_an_earlier_version_let_this_one_inherit_goes_no_further() -> None:
