@@ -72,6 +72,8 @@ class Public:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._worker = others(cluster)[-1]
+        """Where the stranger is: one that lives on when the home of the room dies."""
         self.began = 0
         """The seq of its first entry."""
         self.mallory: TestClient
@@ -85,7 +87,7 @@ class Public:
 
     async def begins(self) -> None:
         """The stranger creates it."""
-        self.mallory = await TestClient.login(others(self._cluster)[-1], "mallory")
+        self.mallory = await TestClient.login(self._worker, "mallory")
         await done(self.mallory, requests.Create(Kind.PUBLIC))
         self.identity = (await joined(self.mallory)).identity
         (created,) = self.mallory.entries(LOG)
