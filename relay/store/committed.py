@@ -153,11 +153,17 @@ class Committed:
 
     def pending(self) -> list[tuple[str, int, str]]:
         """See ``log.Partition``."""
-        peers = {(log_id, seq): peer for log_id, seq, peer in self._rows(PENDING_PEERS)}
-        pending = self._rows(
-            "SELECT log_id, name, seq FROM pending JOIN log ON log.id=log_id ORDER BY log_id, seq"
-        )
-        return [(name, seq, peers.get((log_id, seq), "")) for log_id, name, seq in pending]
+        try:
+            peers = {(log_id, seq): peer for log_id, seq, peer in self._rows(PENDING_PEERS)}
+        except apsw.CorruptError:  # affects those who need that page
+            peers = {}
+        pending = self._rows("SELECT log_id, seq FROM pending ORDER BY log_id, seq")
+        names = {log_id: self._name(log_id) for log_id in dict(pending)}
+        return [
+            (names[log_id], seq, peers.get((log_id, seq), ""))
+            for log_id, seq in pending
+            if names[log_id]
+        ]
 
     def links(self, row: int) -> tuple[int, int] | None:
         """Return (chain, jump) of an entry, or None if it is no longer kept."""
@@ -177,21 +183,23 @@ class Committed:
         return epoch_at(self._connection, log.id, seq)
 
     def due(self, now_ms: int) -> list[str]:
-        """Return the logs whose state contains something that has expired."""
+        """Return the logs whose state contains something that has expired, if it can be read."""
         if self._due_ms == UNKNOWN:
             [(first_ms,)] = self._rows("SELECT min(due_ms) FROM state WHERE due_ms > 0")
             self._due_ms = NEVER if first_ms is None else first_ms
         if now_ms < self._due_ms:
             return []
         self._due_ms = UNKNOWN  # handling these changes it
-        return [
-            name
-            for (name,) in self._rows(
-                "SELECT name FROM state JOIN log ON log.id = state.log_id "
-                "WHERE due_ms > 0 AND due_ms <= ?",
-                (now_ms,),
-            )
-        ]
+        found = self._rows("SELECT log_id FROM state WHERE due_ms > 0 AND due_ms <= ?", (now_ms,))
+        return [name for (log_id,) in found if (name := self._name(log_id))]
+
+    def _name(self, log_id: int) -> str:
+        """Return the name of a log; empty: it cannot be read."""
+        try:
+            found = self._rows("SELECT name FROM log WHERE id=?", (log_id,))
+        except apsw.CorruptError:  # affects the logs on that page
+            return ""
+        return found[0][0] if found else ""
 
     def begin_reads(self) -> None:
         """Begin a series of reads in one transaction, which makes each a third cheaper."""

@@ -75,22 +75,22 @@ class LogRefused(NamedTuple):
     """This submission, unlike others of its batch, cannot be stored. A retry does not help."""
 
     reason: str
-    """For the operator's log and the sender: what is wrong with the log or the message."""
+    """For the sender: what is wrong with the log or the message."""
     limit: int = 0
     """The limit that was reached; 0: none that the sender can be told."""
 
 
+class LogUnreadable(NamedTuple):
+    """What must be known to store this submission is damaged. Others of its batch are stored."""
+
+    reason: str
+    """For the operator: what cannot be read."""
+
+
 Outcome = (
-    Stored
-    | Began
-    | Repeated
-    | IdConflict
-    | Expected
-    | UnknownOutcome
-    | Denied
-    | Forbidden
-    | LogRefused
-)
+    Stored | Began | Repeated | IdConflict | Expected | UnknownOutcome | Denied | Forbidden
+    | LogRefused | LogUnreadable
+)  # fmt: skip
 
 
 class Page(NamedTuple):

@@ -48,18 +48,24 @@ class ProducerExpiry:
         return not 0 < self._pass_due_ms - now_ms <= PASS_MS
 
     def decide(self, connection: apsw.Connection, now_ms: int) -> Pass:
-        """Examine the next producers without changing anything."""
+        """Examine the next producers without changing anything.
+
+        None is dropped where their page is damaged: it affects the logs that need it.
+        """
         day, day_began_ms = self.day, self._day_began_ms
         if now_ms < day_began_ms:
             day_began_ms = now_ms  # the clock was set back: this day becomes longer
         elif now_ms >= day_began_ms + DAY_MS:
             day, day_began_ms = day + 1, now_ms
-        found = rows(
-            connection,
-            "SELECT log_id, producer, used_day FROM producer WHERE (log_id, producer) > (?, ?) "
-            "ORDER BY log_id, producer LIMIT ?",
-            (*self._at, PASS_ROWS),
-        )
+        try:
+            found = rows(
+                connection,
+                "SELECT log_id, producer, used_day FROM producer WHERE (log_id, producer) > (?, ?) "
+                "ORDER BY log_id, producer LIMIT ?",
+                (*self._at, PASS_ROWS),
+            )
+        except apsw.CorruptError:
+            found = []
         looked_up_to = found[-1][:2] if len(found) == PASS_ROWS else (0, b"")
         unused = [row[:2] for row in found if row[2] < day - PRODUCER_DAYS]
         return Pass(day, day_began_ms, unused, looked_up_to)

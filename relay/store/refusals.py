@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.relations import differs
-from relay.store.log import Denied, IdConflict, LogRefused, Repeated
+from relay.store.log import Denied, IdConflict, LogRefused, LogUnreadable, Repeated
 from relay.store.state import DAMAGED, SEQ_MASK
 from relay.store.stub import differs_from
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TOO_MANY_EDITS: Final = LogRefused(
     f"a message is edited {limits.EDITS_MAX} times at most", limits.EDITS_MAX
 )
-LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
+LOG_DAMAGED: Final = LogUnreadable("what a message was checked against cannot be read")
 FULL: Final = LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
 
 
@@ -27,10 +27,10 @@ def unpackable(error: Exception) -> LogRefused:
     return LogRefused(f"it cannot be packed ({type(error).__name__})")
 
 
-def as_repeat(found: Original, submission: Submission) -> Repeated | IdConflict | LogRefused:
+def as_repeat(found: Original, submission: Submission) -> Repeated | IdConflict | LogUnreadable:
     """Return the outcome of a submission whose counter was used before, for this entry."""
     if found is DAMAGED:
-        return LogRefused("the entry of this counter is damaged: restore it from a backup")
+        return LogUnreadable("an earlier entry, which a sender has sent again, cannot be read")
     if found.seq and (
         differs_from(found.stub, submission.content)
         if found.stub
@@ -40,7 +40,7 @@ def as_repeat(found: Original, submission: Submission) -> Repeated | IdConflict 
     return Repeated(found.epoch, found.seq)
 
 
-def for_another_room(rules: Rules, log: LogEnd, identity: bytes) -> Denied | LogRefused | None:
+def for_another_room(rules: Rules, log: LogEnd, identity: bytes) -> Denied | LogUnreadable | None:
     """Return why a message for one room is not stored in a log: another room has its name now.
 
     None: it is that room. Rooms that had one name one after another are in one log. Each began with

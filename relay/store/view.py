@@ -95,15 +95,19 @@ def load(
             end = producers.get(key) or _producer(view, committed, key)
         if submission.identity and end.log.begun is None and rules is not None:
             _read_begun(view, committed, end.log, submission, rules)
-        if extra is not None and extra.about_seq and submission.kind != MARK:
-            place = extra.about_epoch, extra.about_seq
-            _look_at(view, committed, end.log, submission, place, unpack_entry)
+        decided = end
         if submission.counter <= end.counter:
             if originals is None:
                 committed.begin_reads()
                 originals = _Originals(view, committed, unpack_entry)
             originals.read(end, submission)
-        ends.append(end)
+        elif extra is not None and extra.about_seq and submission.kind != MARK:
+            place = extra.about_epoch, extra.about_seq
+            try:
+                _look_at(view, committed, end.log, submission, place, unpack_entry)
+            except apsw.CorruptError:
+                decided = UNREADABLE  # affects one submission: what precedes it may be intact
+        ends.append(decided)
         if submission.kind == SYSTEM and submission.counter > end.counter:
             committed.reads += len(end.log.packed_state) // STATE_BYTES_PER_READ
         if budget is not None:
@@ -204,6 +208,10 @@ def _look_at(
 
     For a redaction all edits; for another edit only their number, unless the sender's inbox has
     already accepted it.
+
+    Raises:
+        apsw.CorruptError: its edits are on a damaged page. An entry that cannot be read counts as
+            missing.
     """
     epoch, seq = place
     where = submission.log, epoch, seq
@@ -231,10 +239,13 @@ def _target(
     row = row_id(log.id, seq)
     try:
         packed = committed.packed(row)
+    except apsw.CorruptError:  # a damaged page: as if not there
+        return None
+    try:
         return None if packed is None else Target(row, unpack_entry(packed))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - a damaged page, or bytes that are no entry: as if not there
+    except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
         return None
 
 
@@ -261,16 +272,16 @@ class _Originals:
                 counter, lambda at: self._links_of(row_id(log_id, at))
             )
             packed = self._committed.packed(row_id(log_id, seq)) if seq else None
+            epoch = end.log.epoch if packed is None else self._committed.epoch_at(end.log, seq)
         except apsw.CorruptError:
-            # A damaged page of old entries: the file's ends can be read, so new messages can be
-            # stored.
+            # A damaged page of old entries or epochs: the file's ends can be read, so new messages
+            # can be stored.
             self._found[where] = DAMAGED
             return
         if packed is None:
-            self._found[where] = Original(0, end.log.epoch, None)
+            self._found[where] = Original(0, epoch, None)
             return
         if is_stub(packed):
-            epoch = self._committed.epoch_at(end.log, seq)
             self._found[where] = Original(seq, epoch, None, packed)
             return
         try:
@@ -280,7 +291,7 @@ class _Originals:
         except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
             self._found[where] = DAMAGED
             return
-        self._found[where] = Original(seq, self._committed.epoch_at(end.log, seq), entry)
+        self._found[where] = Original(seq, epoch, entry)
 
     def _descent(self, end: ProducerEnd, submission: Submission) -> Descent:
         key = submission.log, submission.producer

@@ -26,6 +26,7 @@ from relay.store.log import (
     Expected,
     IdConflict,
     LogRefused,
+    LogUnreadable,
     Outcome,
     Repeated,
     Stored,
@@ -209,7 +210,7 @@ def test_a_damaged_state_costs_its_log_alone() -> None:
     other = LogEnd(4, EPOCH, 1, 1, NOW_MS, 2)
     made.producers["other", ALICE] = made.ends[2] = ProducerEnd(other, 0, (), 0)
     outcomes, changes = decide(made, batch, RULES)
-    assert [type(one) for one in outcomes] == [LogRefused, LogRefused, Stored]
+    assert [type(one) for one in outcomes] == [LogUnreadable, LogUnreadable, Stored]
     assert damaged.seq == 1
     assert len(changes.entries) == 1
 

@@ -21,6 +21,7 @@ from relay.store.log import (
     Forbidden,
     IdConflict,
     LogRefused,
+    LogUnreadable,
     Outcome,
     Repeated,
     Stored,
@@ -167,7 +168,7 @@ def described(outcome: Outcome) -> tuple[type, int]:
             return type(outcome), number
         case Expected(counter=number):
             return Expected, number
-        case UnknownOutcome() | LogRefused() | Denied() | Forbidden() | Began():
+        case UnknownOutcome() | LogRefused() | LogUnreadable() | Denied() | Forbidden() | Began():
             return type(outcome), 0
 
 

@@ -14,7 +14,7 @@ from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.refusal import Reason, not_this_room
 from relay.server.worker.home.rooms.rules import RoomRules
-from relay.store.log import Denied, LogRefused, Outcome, Repeated, Stored, UnknownOutcome
+from relay.store.log import Denied, LogUnreadable, Outcome, Repeated, Stored, UnknownOutcome
 from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from tests.store.conftest import Hooks
@@ -183,7 +183,7 @@ def test_a_damaged_room_takes_nothing_and_says_so(tmp_path: Path, rooms: SqliteP
     connection.close()
     unnoticed(rooms)
     again = opened(tmp_path)
-    assert isinstance(as_home(again, meant(2, OTHER)), LogRefused)
+    assert isinstance(as_home(again, meant(2, OTHER)), LogUnreadable)
     again.close()
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_page_of_epochs_affects_its_room_alone(
     fault.armed = True
     outcomes = again.append([meant(2, first.epoch), meant(2, b"")], NOW_MS)
     assert not fault.armed
-    assert [type(one) for one in outcomes] == [LogRefused, Stored]
+    assert [type(one) for one in outcomes] == [LogUnreadable, Stored]
     assert isinstance(as_home(again, meant(3, first.epoch)), Stored)
     again.close()
 

@@ -18,7 +18,7 @@ from relay.store.contents import connect_still
 from relay.store.file.checkpoint import copy_pages
 from relay.store.file.companions import wal_bytes, wal_path
 from relay.store.file.integrity import DamagedLog, check_file
-from relay.store.log import LogRefused
+from relay.store.log import LogUnreadable
 from relay.store.salvage.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
 from relay.store.salvage.log import SalvagedLog
 from relay.wire.packing import unpack_entry
@@ -110,7 +110,7 @@ def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Pat
         "lobby", "entry 4 cannot be read, so nothing can be sent to it", True
     )  # fmt: skip
     partition = open_partition(tmp_path, at_start=True)
-    assert isinstance(partition.append([message(4)], NOW_MS)[0], LogRefused)
+    assert isinstance(partition.append([message(4)], NOW_MS)[0], LogUnreadable)
     partition.close()
     made = salvaged(path, new, with_wal=True)
     assert made == [SalvagedLog("lobby", 3, 1, 0)]

@@ -15,6 +15,7 @@ from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.committing.commits import (
     COMMITS_S,
     THROTTLE_AHEAD_NS,
@@ -110,7 +111,7 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
     ]
     group = [Waiting(port, number * TAG_STEP, submission) for port, number, _ in said]
     outcomes = [outcome for _, _, outcome in said]
-    Commit(3, group, outcomes, []).answer(outcomes)
+    Commit(3, group, outcomes, []).answer(outcomes, DamagedLogs(lambda: 0.0))
     runs: list[list[Any]] = [
         [1, epoch, 7, 2],
         [3, epoch, 3, 1],

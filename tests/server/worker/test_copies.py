@@ -11,6 +11,8 @@ import pytest
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.direct.copies import RESUMED_PER_STEP, Copies
+from relay.store.errors import StoreCorrupt
+from relay.store.log import Page
 from relay.store.reading.reader import SqliteReader
 from relay.wire.packing import unpack_entry
 from tests.support.logs import ALICE, append, open_partition
@@ -125,6 +127,28 @@ def test_a_peer_that_nothing_tells_holds_up_nobody(opened: Opened) -> None:
     opened.step()
     assert [one.extra.origin_seq for one in opened.sent if one.extra] == [2]
     assert opened.confirmed == []
+
+
+def test_a_peer_on_a_damaged_page_holds_up_nobody(tmp_path: Path) -> None:
+    """Likewise: nobody can read the entry, so its partition must not wait for it."""
+    opened = Opened(tmp_path)
+
+    class Damaged(SqliteReader):
+        def read(
+            self, log: str, after: int, upto: int, bytes_max: int, count: int | None = None
+        ) -> Page:
+            if after == 0:
+                raise StoreCorrupt("a page of it is damaged")
+            return super().read(log, after, upto, bytes_max, count)
+
+    opened.reader.close()
+    opened.reader = Damaged(opened.partition.path)
+    opened.copies.resume([(INBOX, 1, ""), (INBOX, 2, "")])
+    opened.step()
+    assert [one.extra.origin_seq for one in opened.sent if one.extra] == [2]
+    assert opened.confirmed == []
+    opened.reader.close()
+    opened.partition.close()
 
 
 def test_a_peer_that_no_table_has_is_in_the_entry(opened: Opened) -> None:

@@ -40,6 +40,7 @@ from relay.wire.envelopes import (
     Joined,
     Live,
     Page,
+    Refused,
     Room,
     Send,
 )
@@ -335,6 +336,29 @@ async def test_entries_that_cannot_be_read_are_a_gap(
     assert told == [f"the log lobby is damaged: entry {seq} cannot be read" for seq in bad], (
         "each once, however often it is read"
     )
+    assert worker.parts.home.partitions.refused == {}
+
+
+async def test_a_message_that_depends_on_what_cannot_be_read(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sender is told that it is the server's data, and the operator which room it is."""
+    worker = cluster.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    first = Send("lobby", 1, 0, "text/plain", b"hello")
+    alice.send_envelopes(first, Send("lobby", 2, 0, "text/plain", b"again"))
+    await alice.expect(Ack, lambda e: e.counter == 2)
+    connection_of(worker, "lobby").execute("UPDATE entry SET packed=x'c1'")
+    for _ in range(2):
+        alice.send_envelopes(first)
+        refused = await alice.expect(Refused)
+        alice.received.remove(refused)
+        assert (refused.counter, refused.code) == (1, ErrorCode.DAMAGED)
+    alice.send_envelopes(Send("lobby", 3, 0, "text/plain", b"more"))
+    await alice.expect(Ack, lambda e: e.counter == 3)
+    [(log, reason)] = reported(caplog, "room_unreadable")
+    assert log == "lobby"
+    assert "an earlier entry, which a sender has sent again, cannot be read" in reason
     assert worker.parts.home.partitions.refused == {}
 
 

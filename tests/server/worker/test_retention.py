@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import apsw
 import pytest
 
 from relay.chat.accounts import requests as accounts
@@ -20,13 +21,17 @@ from relay.server.offline.repair import check, stopped
 from relay.settings import Retention as Settings
 from relay.store.errors import StoreUnavailable
 from relay.store.file.checkpoint import Checkpointer
+from relay.store.file.schema import rows
+from relay.store.retention import removal
 from relay.store.retention.limits import Excess, RetentionLimits
 from relay.store.retention.message_counter import MessageCounter
 from relay.store.retention.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
+from relay.store.state import SEQ_BITS
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Gap, History, Join, Live, Page
 from relay.wire.packing import unpack_entry
+from tests.server.worker.test_damaged_logs import connection_of, neighbour_of
 from tests.server.worker.test_logins import ask
 from tests.server.worker.test_rooms import LOG, done, operator, refused, stored
 from tests.support.cluster import until
@@ -284,6 +289,37 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
             task.cancel()
             read_on.set()
     assert "retention_failed" not in caplog.text
+
+
+async def test_a_damaged_page_of_one_log_keeps_no_other_one_forever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others of its partition are gone through in the same pass; it is named once."""
+    async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
+        home = cluster.workers[0]
+        alice = await TestClient.login(home, "alice")
+        first, second = sorted([LOG, neighbour_of(LOG)])
+        for log in (first, second):
+            alice.send(log, 1, 20)
+            await alice.acked(log, 20)
+        connection = connection_of(home, first)
+        [(log_id,)] = rows(connection, "SELECT id FROM log WHERE name=?", (first,))
+
+        def damaged(_cursor: object, statement: str, bindings: object) -> bool:
+            of_it = isinstance(bindings, tuple) and bindings[0] == log_id << SEQ_BITS
+            if statement == removal._NEXT and of_it:
+                raise apsw.CorruptError("database disk image is malformed")
+            return True
+
+        connection.exec_trace = damaged
+        await look(home)
+        assert len(stored(home, first)) == 20
+        assert len(stored(home, second)) == 5
+        assert home.parts.home.partitions.refused == {}
+        [told] = [one for one in caplog.records if one.getMessage() == "retention_failed"]
+        assert vars(told)["log"] == first
+        await look(home)
+        assert len(stored(home, first)) == 5
 
 
 async def test_a_removal_that_failed_after_it_was_stored_is_counted(

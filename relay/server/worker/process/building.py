@@ -195,6 +195,7 @@ def _build_home(
         publishing=Publishing(interest, needs.erased),
         cpu_clock=needs.cpu_clock,
         refusals=refusals,
+        damaged=damaged,
         commits=Commits(
             needs.run_in_thread,
             wakeup,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, final
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
+from relay.chat.names import is_inbox
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms.refusal import OF_RIGHTS, Reason
 from relay.server.worker.error_codes import NOT_CONFIRMED, ROOM_CODES
 from relay.server.worker.home.submissions import Waiting, refuse
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.store.errors import StoreError, StoreUnavailable
+from relay.store.errors import LogDamaged, StoreError, StoreUnavailable
 from relay.store.log import (
     Began,
     Denied,
@@ -27,6 +28,7 @@ from relay.store.log import (
     Forbidden,
     IdConflict,
     LogRefused,
+    LogUnreadable,
     Repeated,
     Stored,
     UnknownOutcome,
@@ -37,6 +39,7 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.rooms.refusal import Refused as RoomRefused
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Outcome, Partition
 
@@ -88,8 +91,8 @@ class Commit:
         self.outcomes = outcomes
         self.reads = reads
 
-    def answer(self, outcomes: list[Outcome]) -> None:
-        """Send the outcomes to the submitters."""
+    def answer(self, outcomes: list[Outcome], damaged: DamagedLogs) -> None:
+        """Send the outcomes to the submitters, and report what cannot be read."""
         if len(outcomes) == 1:  # the common case: one message
             only = outcomes[0]
             if type(only) is Stored or type(only) is Began:
@@ -135,6 +138,11 @@ class Commit:
                     refuse([waiting], code)
                 case LogRefused(reason=reason, limit=limit):
                     port.send(Refused(tag, int(ErrorCode.LIMIT), limit, reason))
+                case LogUnreadable(reason=reason):
+                    refuse([waiting], ErrorCode.DAMAGED)
+                    name, direct = waiting.submission.log, waiting.submission.kind != Kind.SYSTEM
+                    error = LogDamaged(name, reason)
+                    damaged.report(name, error, inbox=direct and is_inbox(name))
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))

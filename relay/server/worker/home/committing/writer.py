@@ -28,6 +28,7 @@ from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.home.committing.notes import CommitNotes
     from relay.server.worker.home.committing.submission_queues import SubmissionQueues
     from relay.server.worker.home.followers.attached_workers import Followers
@@ -52,6 +53,7 @@ class Writer:
         publishing: Publishing,
         commits: Commits,
         refusals: Refusals,
+        damaged: DamagedLogs,
     ) -> None:
         """Create without submissions.
 
@@ -65,6 +67,7 @@ class Writer:
             publishing: publishes what was committed.
             commits: runs the commits.
             refusals: of this worker.
+            damaged: reports logs that cannot be read.
         """
         self._partitions = partitions
         self._owns = partitions.owns
@@ -79,6 +82,7 @@ class Writer:
         self._commits = commits
         self._cpu_clock = cpu_clock
         self._refusals = refusals
+        self._damaged = damaged
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has only the reserve left: they store nothing."""
         self._queues = queues
@@ -314,7 +318,7 @@ class Writer:
             if self._partitions.troubles:
                 self._partitions.written(index)
             # Acknowledge before publishing: a slow fan-out must not delay acknowledgements.
-            commit.answer(outcomes)
+            commit.answer(outcomes, self._damaged)
             self.publishing.publish(group, outcomes)
         if self._followers.waiting:
             self._followers.committed(index)

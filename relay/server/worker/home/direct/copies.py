@@ -118,7 +118,7 @@ class Copies:
             if not peer:
                 try:
                     entry = self._read(inbox, seq)
-                except LogDamaged as error:
+                except (LogDamaged, StoreCorrupt) as error:
                     # Whose it is, is not known. It stays pending: the next home looks again.
                     self._damaged.report(inbox, error, inbox=True)
                     continue

@@ -263,10 +263,10 @@ class Retention:
         """
         try:
             return await self._remove(index, wanted)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of this log; logged there
+        except Exception as error:
             exit_if_out_of_memory(error)
+            if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+                raise  # an error of the partition
             self._report_failure(wanted.log, error)
             return True
 
