@@ -180,7 +180,7 @@ class Schema:
         if rest:
             unpacking = Unpacking(self, messages, rest)
             while not unpacking.done:
-                unpacking.go_on()
+                unpacking.advance()
         return messages
 
     def unpack_first(self, content: bytes) -> tuple[list[Any], bytes]:
@@ -292,7 +292,7 @@ class Unpacking:
         self.done = False
         """True once all are unpacked, and all of them are legal."""
 
-    def go_on(self) -> int:
+    def advance(self) -> int:
         """Unpack some more, about ``VALUES_PER_STEP`` values; return their number.
 
         Unpacks all of them if the schema does not limit values.

@@ -145,7 +145,7 @@ class OwnRooms:
         yield user
         links = yield from lists.links(name)
         reading = ChainReading(links, name, server_id_bytes(server))
-        while not reading.go_on():
+        while not reading.advance():
             yield PAUSE
         chain = reading.chains[-1]
         labels = {one.key: one.label for one in user.devices}

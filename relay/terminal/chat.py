@@ -48,7 +48,7 @@ from relay.terminal.room_notices import (
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.sending import NotSaid, Question, Sending, shortened
+from relay.terminal.sending import NotSent, Question, Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 from relay.terminal.who_is_here import WhoIsHere
@@ -344,7 +344,7 @@ class Chat:
                 # otherwise it was deleted
                 no_room = isinstance(error, NoSuchRoom) and not self._invitations.out
                 self.screen.notice(f"refused: {self._not_begun if no_room else error}")
-            except NotSaid as error:
+            except NotSent as error:
                 self.sending.fail(str(error))
             except DeviceChainError as error:
                 self.screen.notice(str(error))

@@ -37,7 +37,7 @@ _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the user is told why."""
 
 
-class NotSaid(RelayError):
+class NotSent(RelayError):
     """A line was not sent, because a command before it did not take effect."""
 
     def __init__(self, line: str, why: str) -> None:
@@ -164,7 +164,7 @@ class Sending:
         return asked
 
     def _check(self, says: str, turn: int, allowed: bool, chooses: Choice | None = None) -> None:
-        """Raise NotSaid unless a line for the room may be sent, now that changes before it ended.
+        """Raise NotSent unless a line for the room may be sent, now that changes before it ended.
 
         Args:
             says: the line.
@@ -173,11 +173,11 @@ class Sending:
             chooses: what it chooses itself: it is not held by that.
         """
         if not allowed:
-            raise NotSaid(says, _NOT_CHANGED)
+            raise NotSent(says, _NOT_CHANGED)
         makes = () if chooses is None else answered(chooses)
         for choice in self._open.at(turn):
             if choice not in makes:
-                raise NotSaid(says, choice.needed)
+                raise NotSent(says, choice.needed)
 
     def _changing(self) -> asyncio.Future[bool] | None:
         return None if self._change is None or self._change.done() else self._change
@@ -240,7 +240,7 @@ class Sending:
             return
         self._unstored.discard(stored)
         error = stored.exception()
-        if isinstance(error, NotSaid):
+        if isinstance(error, NotSent):
             self.fail(str(error))
         elif error is not None:
             known = isinstance(error, Refused) and not isinstance(error, UNCLEAR)

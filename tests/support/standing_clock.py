@@ -25,6 +25,6 @@ class StandingClock:
         """Stand so much later."""
         self._at += seconds
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Go, from where it stands."""
         self._begun = time.monotonic()

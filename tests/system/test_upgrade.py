@@ -303,10 +303,10 @@ def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
 def test_a_reload_while_it_gets_ready(versions: Versions) -> None:
     """It has read the settings already, and reads them again."""
     config = versions.current.with_name("relay.toml")
-    go_on = versions.current.with_name("go-on")
+    released = versions.current.with_name("go-on")
     config.write_text("[limits]\nrooms_per_minute = 61\n")
     waits = (
-        f"import gc, os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.05)\n"
+        f"import gc, os, time\nwhile not os.path.exists({str(released)!r}):\n    time.sleep(0.05)\n"
     )
     with running(versions, "--config", str(config)) as relay:
         versions.install("waits", ("server/control/main.py", "import gc\n", waits))
@@ -316,7 +316,7 @@ def test_a_reload_while_it_gets_ready(versions: Versions) -> None:
         changed = {"limits.rooms_per_minute": "61 -> 62"}
         assert asked(relay, "reload") == {"changed": changed}
         wait_until(lambda: len(relay.events("reloaded")) == 2, "that both have read them")
-        go_on.touch()
+        released.touch()
         wait_until(lambda: relay.events("upgraded"), "the upgrade")
         assert [event["changed"] for event in relay.events("reloaded")] == [changed, changed]
         assert asked(relay, "reload") == {"changed": {}}

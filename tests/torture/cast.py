@@ -97,11 +97,11 @@ class Player:
         self.stopped = self.online = False
 
     def stop(self) -> None:
-        """SIGSTOP, until ``go_on``."""
+        """SIGSTOP, until ``resume``."""
         self.stopped = True
         self.signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """SIGCONT."""
         self.signal(signal.SIGCONT)
         self.stopped = False

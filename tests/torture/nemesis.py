@@ -194,7 +194,7 @@ async def stop_reader(stage: Stage) -> None:
         player = stage.chance.choice(readers)
         player.stop()
         stage.effort.stops += 1
-        stage.later(sleeping(stage.chance.uniform(*HOLD_S)), player.go_on)
+        stage.later(sleeping(stage.chance.uniform(*HOLD_S)), player.resume)
 
 
 async def stop_all_readers(stage: Stage) -> None:
@@ -203,7 +203,7 @@ async def stop_all_readers(stage: Stage) -> None:
         if player.part.program == "reader" and player.running and not player.stopped:
             player.stop()
             stage.effort.stops += 1
-            stage.later(partial(stage.load, ALL_READERS_BEHIND), player.go_on)
+            stage.later(partial(stage.load, ALL_READERS_BEHIND), player.resume)
 
 
 async def stop_worker(stage: Stage) -> None:
@@ -211,36 +211,36 @@ async def stop_worker(stage: Stage) -> None:
     pid = await _worker(stage)
     if pid is not None:
         victim = pid
-        stage.server.hold(victim)
+        stage.server.pause(victim)
         stage.effort.stops += 1
         span = LONG_HOLD_S if stage.chance.random() < 0.15 else HOLD_S
-        stage.later(sleeping(stage.chance.uniform(*span)), lambda: stage.server.go_on(victim))
+        stage.later(sleeping(stage.chance.uniform(*span)), lambda: stage.server.resume(victim))
 
 
 async def freeze_and_cut(stage: Stage) -> None:
     """SIGSTOP all workers, cut all connections, SIGCONT: what was sent is stored, and resent."""
     pids = stage.server.workers()
     for pid in pids:
-        stage.server.hold(pid)
+        stage.server.pause(pid)
     stage.effort.stops += len(pids)
     await asyncio.sleep(stage.chance.uniform(*FREEZE_S))
     stage.effort.cuts += len(stage.proxy.connections)
     stage.proxy.cut(stage.proxy.connections)
     for pid in pids:
-        stage.server.go_on(pid)
+        stage.server.resume(pid)
 
 
 async def freeze_and_kill(stage: Stage) -> None:
     """SIGSTOP a worker, and kill it when it has work waiting."""
     pid = await _worker(stage)
     if pid is not None:
-        stage.server.hold(pid)
+        stage.server.pause(pid)
         stage.effort.stops += 1
         await asyncio.sleep(stage.chance.uniform(*FREEZE_S))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             stage.effort.worker_kills += 1
-        stage.server.go_on(pid)
+        stage.server.resume(pid)
 
 
 async def rest(stage: Stage) -> None:

@@ -84,7 +84,7 @@ class Server:
         """TERM, and wait."""
         self.up = False
         for pid in list(self._held):
-            self.go_on(pid)
+            self.resume(pid)
         await asyncio.to_thread(self._end, self.relay.stop)
 
     async def abandon(self) -> None:
@@ -110,13 +110,13 @@ class Server:
         """The key agent's process id."""
         return None if self._relay is None else self._relay.agent()
 
-    def hold(self, pid: int) -> None:
+    def pause(self, pid: int) -> None:
         """SIGSTOP."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             self._held.add(pid)
 
-    def go_on(self, pid: int) -> None:
+    def resume(self, pid: int) -> None:
         """SIGCONT; a process that was stopped for too long has been replaced meanwhile."""
         self._held.discard(pid)
         with contextlib.suppress(ProcessLookupError):

@@ -460,7 +460,7 @@ def test_a_record_of_many_is_unpacked_in_steps() -> None:
         parts = unpacking([], content)
         while not parts.done:
             before = len(parts.messages)
-            used = parts.go_on()
+            used = parts.advance()
             assert used == values * (len(parts.messages) - before)
             assert used < VALUES_PER_STEP + values
         assert parts.messages == expected

@@ -160,7 +160,7 @@ class Reading:
         """True once all links were read."""
         return len(self.chains) == len(self._packed)
 
-    def go_on(self, most: int, verify: Verify) -> None:
+    def advance(self, most: int, verify: Verify) -> None:
         """Read the next links, at most so many.
 
         Raises:
@@ -182,7 +182,7 @@ def read(packed: Sequence[bytes], verify: Verify) -> list[Chain]:
         LinkError: they do not form a chain.
     """
     reading = Reading(packed)
-    reading.go_on(len(packed), verify)
+    reading.advance(len(packed), verify)
     return reading.chains
 
 

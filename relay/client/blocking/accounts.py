@@ -323,7 +323,7 @@ class BlockingAccounts(BlockingCalls):
         server = self.server_id
         assert server is not None
         reading = ChainReading(packed, name, server_id_bytes(server))
-        while not reading.go_on():
+        while not reading.advance():
             self._pump.let_others_run()
         return reading.chains, packed
 

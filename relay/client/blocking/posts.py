@@ -13,7 +13,7 @@ from relay.client.events import Stored
 Result = TypeVar("Result")
 
 
-class Waits(Protocol):
+class Pump(Protocol):
     """What waits for an answer: a client's pump."""
 
     def wait(self, met: Callable[[], bool], timeout_s: float | None) -> object:
@@ -25,7 +25,7 @@ class Pending(Generic[Result]):
 
     __slots__ = ("_ended", "_error", "_pump", "_result", "reported")
 
-    def __init__(self, pump: Waits, *, reported: bool = False) -> None:
+    def __init__(self, pump: Pump, *, reported: bool = False) -> None:
         self._pump = pump
         self._ended = False
         self._result: Result | None = None
@@ -73,7 +73,7 @@ class BlockingPost(Pending[Stored]):
 
     __slots__ = ("retrieved",)
 
-    def __init__(self, pump: Waits, *, reported: bool = False) -> None:
+    def __init__(self, pump: Pump, *, reported: bool = False) -> None:
         super().__init__(pump, reported=reported)
         self.retrieved = False
         """True once its program has retrieved the outcome."""

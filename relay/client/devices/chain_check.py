@@ -44,7 +44,7 @@ class ChainReading:
         """The chain after each of its links."""
         return self._reading.chains
 
-    def go_on(self) -> bool:
+    def advance(self) -> bool:
         """Verify the next links. Return True once the chain is whole.
 
         Raises:
@@ -52,7 +52,7 @@ class ChainReading:
             NotRegistered: there is none.
         """
         try:
-            self._reading.go_on(LINKS_PER_TURN, verify)
+            self._reading.advance(LINKS_PER_TURN, verify)
         except LinkError as error:
             raise DeviceChainError(f"the server sent a false list of devices: {error}") from None
         if not self._reading.whole:

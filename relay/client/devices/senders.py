@@ -254,7 +254,7 @@ class Senders:
             check, reading = self._check, self._check.reading
             before = reading.looked_at
             try:
-                reading.go_on(self._links_left, verify)
+                reading.advance(self._links_left, verify)
             except LinkError as error:
                 self._false(check, error, now)
             else:

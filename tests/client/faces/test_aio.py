@@ -114,18 +114,18 @@ async def test_close_wakes_everybody(client: Client) -> None:
 async def test_a_person_may_think(relay: Relay, tmp_path: Path) -> None:
     """The question about a key may be a coroutine; no connection is open meanwhile."""
     asked = asyncio.Event()
-    go_on = asyncio.Event()
+    resume = asyncio.Event()
 
     async def ask(address: object, fingerprint: str) -> bool:
         asked.set()
-        await go_on.wait()
+        await resume.wait()
         return True
 
     policy = KeyPolicy(KnownServers(tmp_path / "pins"), ask)
     client = Client(f"relay://127.0.0.1:{relay.port}", name="thinker", key_policy=policy)
     connecting = asyncio.create_task(client.connect())
     await asked.wait()
-    go_on.set()
+    resume.set()
     await connecting
     assert client.server_fingerprint
     await client.close()

@@ -402,7 +402,7 @@ async def test_the_client_asks_at_the_rate_that_it_is_given(tmp_path: Path) -> N
         asking = asyncio.create_task(ask())
         await until(lambda: count(worker, Budget.WORK_PER_USER), "a refusal")
         assert not asking.done()
-        clock.go_on()
+        clock.resume()
         assert await asking == [["lobby"]] * 9
         other = await TestClient.login(worker, "other", source="127.0.0.9")
         await other.join("lobby")
@@ -557,7 +557,7 @@ async def test_the_client_sends_at_the_rate_that_it_is_given(tmp_path: Path) -> 
             posts = [await client.post("lobby", bytes([n]) * 30_000) for n in range(12)]
             await until(lambda: count(worker, Budget.SEND_BYTES), "a refusal")
             assert not all(one.done() for one in posts)
-            clock.go_on()
+            clock.resume()
             stored = await asyncio.gather(*posts)
         assert [one.seq for one in stored] == list(range(1, 13))
 

@@ -412,7 +412,7 @@ async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> 
 async def test_a_room_whose_home_died(tmp_path: Path) -> None:
     """Members get one event that the roster has changed: without names, and nobody who is gone."""
     clock = StandingClock()
-    clock.go_on()
+    clock.resume()
     async with Cluster(tmp_path, 2, needs={"clock": clock}) as cluster:
         await _a_room_whose_home_died(cluster, clock)
 
@@ -431,7 +431,7 @@ async def _a_room_whose_home_died(cluster: Cluster, clock: StandingClock) -> Non
     await cluster.start(home.index)
     back = await TestClient.login(other, "returns")
     await back.join(LOG)
-    clock.go_on()
+    clock.resume()
     told = await stays.expect(Roster)
     assert (told.total, told.joined, told.left) == (2, [], [])
     assert told.incarnation != before.incarnation

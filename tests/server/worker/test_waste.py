@@ -394,7 +394,7 @@ async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
             sending = asyncio.create_task(send())
             refused = worker.parts.services.budgets.refusals.counts
             await until(lambda: refused[Budget.SEND_BYTES] > 0, "a refusal")
-            clock.go_on()
+            clock.resume()
             assert await sending == list(range(1, 801))
         assert worker.parts.services.budgets.refusals.counts[Budget.WASTE] == 0
         assert not later.due

@@ -138,7 +138,7 @@ class Reading:
 
     def _unpack_more(self, unpacking: Unpacking) -> int:
         """Unpack some more operations; return the cost in units."""
-        values = unpacking.go_on()
+        values = unpacking.advance()
         if unpacking.done:
             self._unpacking = None
             self._pending = unpacking.messages
