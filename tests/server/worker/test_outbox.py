@@ -335,6 +335,7 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
             outboxes.append(flusher.outbox(pair.server.connection, stream))
             stream.attach(Owner(), outboxes[-1])
             await loop.create_connection(partial(_same, stream), sock=ours)
+            stack.callback(stream.abort)
         *many, last = outboxes
         for outbox in many:
             outbox.answer(bytes(SHORT_BYTES + 1))

@@ -11,7 +11,7 @@ import time
 from relay.limits import OUTBOX_BYTES_MAX
 from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK
 from relay.server.worker.wakeup import FAR
-from relay.wire.envelopes import EntryMessage, Send
+from relay.wire.envelopes import EntryMessage, History, Page, Send
 from tests.support.cluster import DEADLINE_S, PAUSE_S, until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -31,6 +31,9 @@ async def _town(worker: Worker) -> tuple[list[TestClient], TestClient]:
     sender = await TestClient.login(worker, "sender")
     parts = worker.parts
     await until(lambda: not _pending(worker) and parts.home.rosters.due_at == FAR, "quiet")
+    for member in members:  # and has received what was under way to it
+        member.send_envelopes(History(9, LOG, False, 0, 1))
+        await member.expect(Page)
     await until(
         lambda: worker.feed(LOG).paused_until <= time.monotonic(), "the room to have rested"
     )
