@@ -282,6 +282,9 @@ class Cluster:
         self.scoreboard.workers = workers
         self.workers: dict[int, Worker] = {}
         self._all: list[Worker] = []
+        self._looking: set[asyncio.Task[object]] = set()
+        """Who has looked up where something is."""
+        self._killing: asyncio.Task[object] | None = None
 
     async def __aenter__(self) -> Self:
         DataDirectory(self._directory / "data")
@@ -293,7 +296,7 @@ class Cluster:
 
     async def __aexit__(self, *_: object) -> None:
         for index in list(self.workers):
-            await self.kill(index)
+            await self._end(index)
         for worker in self._all:
             await worker.disconnect_clients()
 
@@ -338,7 +341,17 @@ class Cluster:
         return worker
 
     async def kill(self, index: int) -> None:
-        """``kill -9``: the table still names the dead worker until another takes its place."""
+        """``kill -9``: the table still names the dead worker until another takes its place.
+
+        Nobody else may look up anything from now on, or be about to use what they have looked up:
+        whether they found the dead worker would depend on chance.
+        """
+        self._killing = asyncio.current_task()
+        others = [task for task in self._looking - {self._killing} if not task.done()]
+        assert not others, f"they look up workers while one is killed: {others}"
+        await self._end(index)
+
+    async def _end(self, index: int) -> None:
         worker = self.workers.pop(index)
         self.scoreboard.row(index).clear_gauges()
         await worker.end()
@@ -357,6 +370,7 @@ class Cluster:
 
     def session(self, name: str) -> Session:
         """The server's end of a client's connection."""
+        self._look_up()
         (found,) = [
             session
             for worker in self.workers.values()
@@ -367,7 +381,13 @@ class Cluster:
 
     def home(self, log: str) -> Worker:
         """The home of a log."""
+        self._look_up()
         return self.workers[self.scoreboard.owner(partition_of(log)).worker]
+
+    def _look_up(self) -> None:
+        if task := asyncio.current_task():
+            assert self._killing in (None, task), "another task kills workers: see ``kill``"
+            self._looking.add(task)
 
     def names_of(self, home: Worker) -> Iterator[str]:
         """Yield names of people whose inboxes have this home."""
