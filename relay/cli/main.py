@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -15,6 +14,7 @@ from relay.cli.arguments.groups import CommandGroup
 from relay.cli.process import exits
 from relay.cli.process.streams import prepare_streams
 from relay.loading import no_collections
+from relay.refused_calls import set_umask
 
 
 class Entry(NamedTuple):
@@ -110,8 +110,8 @@ def relay() -> None:
 
 def keep_access_to_own_files() -> None:
     """Take the user's own rights out of the umask that a parent left: files could not be read."""
-    mask = os.umask(0o077)
-    os.umask(mask & 0o077)
+    mask = set_umask(0o077)
+    set_umask(mask & 0o077)
 
 
 def main(argv: list[str] | None = None) -> int:

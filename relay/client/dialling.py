@@ -25,6 +25,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from relay.client.address import Address
@@ -96,16 +97,29 @@ def in_order(infos: Iterable[_Info]) -> list[Candidate]:
     return ordered[:ADDRESSES_MAX]
 
 
+class NoSocket(OSError):
+    """This process gets no socket, or no random numbers, whatever address is to be dialled."""
+
+
+@cache
+def _check_random_numbers() -> None:
+    """Check that there are some, once: what refuses them stays as it is. Raises OSError."""
+    if sys.platform == "linux":
+        os.getrandom(1)
+
+
 def open_socket(candidate: Candidate) -> socket.socket:
     """Return an unconnected, non-blocking socket for a candidate; see ``accepted``.
 
     Raises:
-        OSError: the system allows none, or no random numbers, without which the handshake of a
+        NoSocket: the system allows none, or no random numbers, without which the handshake of a
             connection would fail for a reason that nobody could guess.
     """
-    if sys.platform == "linux":
-        os.getrandom(1)
-    opened = socket.socket(candidate.family, socket.SOCK_STREAM, candidate.protocol)
+    try:
+        _check_random_numbers()
+        opened = socket.socket(candidate.family, socket.SOCK_STREAM, candidate.protocol)
+    except OSError as error:
+        raise NoSocket(error.errno, error.strerror) from None
     opened.setblocking(False)
     disable_nagle(opened)
     _wake_at(opened, _BEGINNING_BYTES)

@@ -77,7 +77,8 @@ class ConnectFailed(ClientError):
     def __init__(self, message: str, *, passing: bool = True) -> None:
         super().__init__(message)
         self.passing = passing
-        """False: the system refuses a call that every attempt needs, and waiting does not help."""
+        """False: the system refuses a call that every attempt needs, and waiting does not help.
+        What a firewall of this machine may refuse is passing."""
 
 
 class HandshakeFailed(ClientError):

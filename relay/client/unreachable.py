@@ -8,7 +8,7 @@ import socket
 
 from relay import refused_calls
 from relay.client.address import Address
-from relay.client.dialling import AllFailed
+from relay.client.dialling import AllFailed, NoSocket
 from relay.client.errors import ConnectFailed
 
 
@@ -19,9 +19,15 @@ def unreachable(address: Address, error: OSError) -> ConnectFailed:
 
 
 def _is_refused(error: OSError) -> bool:
+    """Return True if waiting does not help."""
     if isinstance(error, AllFailed):
         return bool(error.failures) and all(map(_is_refused, error.failures))
-    return refused_calls.is_refused(error)
+    return refused_calls.is_refused(error) and not _perhaps_firewall(error)
+
+
+def _perhaps_firewall(error: OSError) -> bool:
+    """Return True for what may be a rule of this machine for one peer, which may change."""
+    return error.errno == errno.EPERM and not isinstance(error, NoSocket)
 
 
 def _why(error: OSError) -> str:
@@ -32,7 +38,7 @@ def _why(error: OSError) -> str:
     if isinstance(error, socket.gaierror):  # its numbers are not errno values
         return error.strerror or str(error)
     if refused_calls.is_refused(error):
-        firewall = "a firewall of this machine, or " if error.errno == errno.EPERM else ""
+        firewall = "a firewall of this machine, or " if _perhaps_firewall(error) else ""
         return f"{os.strerror(error.errno or 0)}: {firewall}{refused_calls.advice(error)}"
     if error.errno is not None:
         return os.strerror(error.errno)

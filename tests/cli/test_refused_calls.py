@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Relay
+from tests.support.cluster import ROOT, Relay
 from tests.support.programs import run_program
 from tests.support.refused_calls import CAN_BE_REFUSED, refusing
 
@@ -19,10 +22,9 @@ FILTER = "a filter of system calls refuses something that Relay needs"
 @pytest.mark.parametrize(
     ("call", "error", "said"),
     [
-        ("connect", errno.EPERM, "Operation not permitted: a firewall of this machine, or "),
         ("connect", errno.ENOSYS, "Function not implemented: "),
-        ("getsockopt", errno.EPERM, "Operation not permitted: a firewall of this machine, or "),
-        ("getrandom", errno.EPERM, "Operation not permitted: a firewall of this machine, or "),
+        ("getsockopt", errno.ENOSYS, "Function not implemented: "),
+        ("getrandom", errno.EPERM, "port {port}: Operation not permitted: "),
         ("fcntl", errno.EPERM, "an event loop cannot be made: Operation not permitted: "),
         ("sendto", errno.ENOSYS, "an event loop cannot be made: Function not implemented: "),
         ("rt_sigaction", errno.EPERM, "cannot start: Operation not permitted: "),
@@ -37,7 +39,28 @@ def test_a_client(relay: Relay, room: str, known: Path, call: str, error: int, s
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert line.startswith("relay: ")
+    said = said.replace("{port}", str(relay.port))
     assert f"{said}{FILTER}" in line
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize("call", ["connect", "getsockopt"])
+def test_what_may_be_a_firewall(relay: Relay, room: str, known: Path, call: str) -> None:
+    """Its rules change, as a server comes back: it waits, and tells at once why."""
+    program = refusing(errno.EPERM, call) + COMMAND
+    command = ["send", relay.address, room, "hello", "--name", "~nobody"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command, "--known-servers", str(known)],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    ) as waiting:  # fmt: skip
+        try:
+            assert waiting.stderr is not None
+            line = waiting.stderr.readline()
+        finally:
+            waiting.kill()
+    assert line.startswith("-!- waiting: cannot connect to ")
+    assert f"{relay.port}: Operation not permitted: a firewall of this machine, or {FILTER}" in line
+    assert waiting.returncode == -signal.SIGKILL, "it had not ended"
 
 
 @CAN_BE_REFUSED

@@ -12,8 +12,8 @@ import pytest
 from relay.client import dialling
 from relay.client.address import Address
 from relay.client.aio import dial
-from relay.client.candidates import AddressHistory
-from relay.client.dialling import AllFailed
+from relay.client.candidates import AddressHistory, Candidate
+from relay.client.dialling import AllFailed, NoSocket
 from relay.client.unreachable import unreachable
 
 REFUSED = os.strerror(errno.ECONNREFUSED)
@@ -52,3 +52,25 @@ def test_both_faces_report_the_same(closed_port: int) -> None:
 )
 def test_why(error: OSError, why: str) -> None:
     assert str(unreachable(Address("host", 1, None), error)).endswith(f": {why}")
+
+
+def test_random_numbers_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refuses them stays as it is: a client that connects again and again asks no more."""
+    if not hasattr(os, "getrandom"):
+        pytest.skip("this system has no getrandom")
+    tried: list[int] = []
+
+    def getrandom(size: int) -> bytes:
+        tried.append(size)
+        if len(tried) == 1:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return bytes(size)
+
+    monkeypatch.setattr(os, "getrandom", getrandom)
+    dialling._check_random_numbers.cache_clear()
+    candidate = Candidate(socket.AF_INET, 0, ("127.0.0.1", 1))
+    with pytest.raises(NoSocket, match="Operation not permitted"):
+        dialling.open_socket(candidate)
+    for _ in range(3):
+        dialling.open_socket(candidate).close()
+    assert tried == [1, 1], "once more after it failed"

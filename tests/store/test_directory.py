@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,20 @@ import pytest
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.store.file.directory import DataDirectory
+from tests.support.programs import run_program
+from tests.support.refused_calls import CAN_BE_REFUSED, refusing
+
+LOCKED = """
+import sys
+from pathlib import Path
+from relay.errors import RelayError
+from relay.store.file.directory import lock_directory
+from tests.support.logs import open_partition
+try:
+    {}
+except RelayError as error:
+    print(error)
+"""
 
 HOLD = """
 import os, sys
@@ -47,6 +62,22 @@ def test_is_made_private_with_all_above_it(tmp_path: Path) -> None:
     paths |= {directory.lock_path(n) for n in range(PARTITIONS)}
     assert len(paths) == 2 * PARTITIONS
     assert all(path.parent.is_dir() for path in paths)
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize(
+    ("what", "file", "said"),
+    [
+        ("lock_directory(Path(sys.argv[1]))", "lock", "put the directory on a file system with"),
+        ("open_partition(Path(sys.argv[1]))", "00.sqlite", "its file system must have"),
+    ],
+)
+def test_a_file_system_without_locks(tmp_path: Path, what: str, file: str, said: str) -> None:
+    """As some of FUSE, whose error for them is that of a missing system call (ENOSYS)."""
+    ended = run_program(refusing(errno.ENOSYS, "fcntl") + LOCKED.format(what), tmp_path)
+    assert str(tmp_path / file) in ended.stdout
+    assert f"{said} locks" in ended.stdout
+    assert "filter" not in ended.stdout
 
 
 def test_is_the_same_the_next_time(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ _OPTIONAL: Final = {
 NOT_NEEDED: Final = tuple(_OPTIONAL)
 """System calls for which a relay has another way."""
 _X86_64: Final = {
-    **_OPTIONAL, "accept4": 288, "clone": 56, "clone3": 435, "connect": 42, "epoll_create1": 291,
+    **_OPTIONAL, "accept4": 288, "access": 21, "clone": 56, "clone3": 435, "connect": 42,
+    "epoll_create1": 291,
     "epoll_ctl": 233, "epoll_pwait": 281, "eventfd2": 290, "fcntl": 72, "fdatasync": 75,
     "flock": 73, "fsync": 74, "ftruncate": 77, "getrandom": 318, "getsockopt": 55, "pipe2": 293,
     "pread64": 17, "pwrite64": 18, "recvfrom": 45, "rt_sigaction": 13, "sendto": 44,
-    "socketpair": 53, "uname": 63,
+    "socketpair": 53, "umask": 95, "uname": 63,
 }  # fmt: skip
 CAN_BE_REFUSED: Final = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the numbers of system calls are of x86-64"

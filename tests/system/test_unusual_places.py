@@ -252,6 +252,26 @@ def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str
 
 
 @CAN_BE_REFUSED
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("accept4", errno.ENOSYS),  # Python would use accept instead; uvloop has no other way
+        ("access", errno.EPERM),  # Python says that the directory is not writable
+        ("access", errno.ENOSYS),
+        ("umask", errno.EPERM),  # Python tells the number of an earlier error
+    ],
+)
+def test_a_refused_call_that_looks_like_something_else(
+    tmp_path: Path, call: str, error: int
+) -> None:
+    line = refuse(refusing(error, call), "--data", tmp_path / "data", "--control", "off")
+    assert line.startswith("relay: ")
+    assert len(line.splitlines()) == 1
+    assert f"{call}: " in line
+    assert "a filter of system calls refuses something that Relay needs" in line
+
+
+@CAN_BE_REFUSED
 def test_a_process_that_a_library_ends_for_a_refused_call(tmp_path: Path) -> None:
     """libuv calls abort: all that is known is the signal."""
     launcher = refusing(errno.EPERM, "epoll_pwait")

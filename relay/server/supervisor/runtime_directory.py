@@ -14,7 +14,6 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.local_sockets import make_private_directory
-from relay.refused_calls import advice
 from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 
 SOCKET_PATH_BYTES_MAX: Final = 100
@@ -97,10 +96,9 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
         _check_sockets(path / BUS_DIRECTORY)
         _note(link, path, beside=path == data / "run")
     except OSError as error:
-        another = f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
         raise StartError(
             f"server.runtime {path}: cannot be used for sockets: {error.strerror or error}; "
-            f"{advice(error, another)}"
+            f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
         ) from None
     return directory_in_use
 
@@ -154,8 +152,8 @@ def _not_locked(path: Path, error: OSError) -> StartError:
             f"server.runtime {path} is in use by another relay; each needs one of its own"
         )
     return StartError(
-        f"server.runtime {path}: cannot be locked: {error.strerror}; its file system must have "
-        "locks (flock), and a container's filter of system calls must allow them"
+        f"server.runtime {path}: cannot be locked: {error.strerror}; "
+        "its file system must have locks (flock)"
     )
 
 

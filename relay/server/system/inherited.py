@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from relay.refused_calls import set_umask
+
 OPEN_FILES_MAX: Final = 1 << 20
 """Used if there is no limit: Linux's default of fs.nr_open."""
 OPEN_FILES_USUAL: Final = 1024
@@ -27,7 +29,7 @@ PYTHON_VARIABLES: Final = (
 def reset() -> None:
     """Do all of it. Before anything is opened: a file must not get the number of a stream."""
     open_missing_streams()
-    os.umask(0o077)  # SQLite's files contain messages: an old directory may be open to others
+    set_umask(0o077)  # SQLite's files contain messages: an old directory may be open to others
     # A core file contains keys and messages. Where this is refused, ``prctl`` forbids it.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -21,7 +21,7 @@ from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory, sync_file
 from relay.new_files import unfinished
-from relay.refused_calls import advice
+from relay.refused_calls import FILTER
 from relay.store.file import created
 from relay.store.file.companions import wal_bytes
 from relay.store.file.lock import closed_cleanly, read_note
@@ -119,7 +119,7 @@ def lock_directory(directory: Path) -> DirectoryLock:
             os.close(fd)
             raise StartError(
                 f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: "
-                f"{advice(error, 'put the directory on a file system with locks')}"
+                "put the directory on a file system with locks"  # ``needed_calls`` had some
             ) from error
         # What is written there may be of an earlier one, if the disk was full.
         holder = _holder(fd) or os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
@@ -165,7 +165,9 @@ class DataDirectory:
         except OSError as error:
             raise _unusable(path, error) from error
         if not os.access(path, os.W_OK | os.X_OK):
-            raise StartError(f"data directory: {path}: not writable for this user: {ADVICE}")
+            refused = not os.access(path, os.F_OK)  # it is there
+            why = f"the system call access: {FILTER}" if refused else "not writable for this user"
+            raise StartError(f"data directory: {path}: {why}{'' if refused else f': {ADVICE}'}")
 
     @classmethod
     def existing(cls, path: Path) -> Self:

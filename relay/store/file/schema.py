@@ -379,6 +379,8 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
         why = name
     elif isinstance(error, apsw.IOError):  # which of its operations
         why = f"{why} ({name})"
+        if name.endswith("LOCK"):
+            why += ": its file system must have locks (fcntl)"
     return StoreUnavailable(f"{path}: {why}")
 
 

@@ -223,7 +223,9 @@ assert os.listdir("/proc/self/fd") == before
 @CAN_BE_REFUSED
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EPERM, errno.ENOSYS])
 def test_where_nothing_can_be_locked(tmp_path: Path, error: int) -> None:
-    """By a file system without locks, or a container's filter: it is not about sockets or paths."""
+    """By a file system without locks: it is not about sockets or paths, nor about a filter, which
+    a start has found before.
+    """
     wanted = tmp_path / "r"
     ended = subprocess.run(
         [sys.executable, "-c", refusing(error, "flock") + LOCK, wanted, tmp_path],
@@ -232,5 +234,6 @@ def test_where_nothing_can_be_locked(tmp_path: Path, error: int) -> None:
         check=True,
     )
     assert ended.stdout.startswith(
-        f"server.runtime {wanted}: cannot be locked: {os.strerror(error)}; its file system must "
+        f"server.runtime {wanted}: cannot be locked: {os.strerror(error)}; "
+        "its file system must have locks (flock)\n"
     )
