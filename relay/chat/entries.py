@@ -15,15 +15,14 @@ from relay.chat.fields import (
     EPOCH_OR_NONE,
     TO,
     U63,
-    AboutEpoch,
     AboutSeq,
     Body,
     ContentType,
     Counter,
     Epoch,
+    EpochOrNone,
     Flag,
     Handle,
-    Identity,
     KeyId,
     KindNumber,
     LogName,
@@ -86,7 +85,7 @@ class Entry(NamedTuple):
     body: Body
     to: Recipient = ""
     """Of a direct message: the recipient. Two logs contain it: the sender's and this one's."""
-    about_epoch: AboutEpoch = b""
+    about_epoch: EpochOrNone = b""
     about_seq: AboutSeq = 0
     """The position in this log of the entry that this one is about (see ``Kind``); 0: none."""
 
@@ -139,7 +138,7 @@ class Submission(NamedTuple):
     """Of the sender's account, for its rights; empty: a guest, or rights do not matter."""
     operator: Flag = False
     """True if the sender's account is an operator."""
-    identity: Identity = b""
+    identity: EpochOrNone = b""
     """The room that is meant, if several have had its name one after another: the epoch of its
     *created* entry, ``NO_EPOCH`` for a room without one. Empty: whichever has the name. A message
     for another room is not stored."""

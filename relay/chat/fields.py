@@ -30,9 +30,7 @@ BODY: Final = codec.binary(0, limits.BODY_BYTES_MAX)
 TO: Final = codec.text(limits.NAME_CHARS_MAX)
 """A handle; empty: none."""
 EPOCH_OR_NONE: Final = codec.binary(0, limits.EPOCH_BYTES)
-IDENTITY: Final = codec.binary(0, limits.EPOCH_BYTES)
-"""Which of the rooms that have had a name one after another is meant: ``chat.entries.Submission``.
-"""
+"""Also the identity of a room, which is an epoch: ``chat.entries.Submission``."""
 
 LogName: TypeAlias = Annotated[str, LOG]
 Handle: TypeAlias = Annotated[str, NAME]
@@ -49,9 +47,8 @@ KindNumber: TypeAlias = Annotated[int, KIND]
 ContentType: TypeAlias = Annotated[str, CONTENT_TYPE]
 Body: TypeAlias = Annotated[bytes, BODY]
 Recipient: TypeAlias = Annotated[str, TO]
-AboutEpoch: TypeAlias = Annotated[bytes, EPOCH_OR_NONE]
+EpochOrNone: TypeAlias = Annotated[bytes, EPOCH_OR_NONE]
 AboutSeq: TypeAlias = Annotated[int, U63]
-Identity: TypeAlias = Annotated[bytes, IDENTITY]
 
 
 def checks_of(table: type[tuple[object, ...]]) -> tuple[Check, ...]:

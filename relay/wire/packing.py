@@ -22,7 +22,6 @@ from relay.chat.fields import (
     DISPLAY,
     EPOCH,
     EPOCH_OR_NONE,
-    IDENTITY,
     INSTANCE_SECRET,
     KIND,
     LOG,
@@ -162,7 +161,7 @@ def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[obje
 
 def _identified(kind: type[tuple[object, ...]], checks: tuple[codec.Check, ...]) -> Shape:
     """Return the shape of a message that may end with the identity of a room."""
-    return Shape(kind, checks, optional=(IDENTITY,), missing=(b"",))
+    return Shape(kind, checks, optional=(EPOCH_OR_NONE,), missing=(b"",))
 
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
@@ -174,7 +173,7 @@ CLIENT_SHAPES: Final[dict[int, Shape]] = {
     Op.SEND: Shape(
         Send,
         (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY),
-        optional=(EPOCH_OR_NONE, U63, IDENTITY),
+        optional=(EPOCH_OR_NONE, U63, EPOCH_OR_NONE),
         missing=(*_NOT_ABOUT, b""),
         earlier=len(_NOT_ABOUT),
     ),
