@@ -17,6 +17,7 @@ from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.requests import Request as AccountRequest
 from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms import shown
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments
 from relay.client.devices.senders import Senders
@@ -44,8 +45,6 @@ _OF_WHICHEVER: Final = (
     room_requests.Create, room_requests.Show, room_requests.List, room_requests.Mine,
 )  # fmt: skip
 """Requests that are about whichever room has the name, if any has."""
-_OF_THE_NEXT: Final = room_requests.Create, room_requests.Enter
-"""Requests after whose success the program means the room that has the name now."""
 
 
 class ChatState:
@@ -219,19 +218,19 @@ class ChatState:
             ClientError: the client has ended.
         """
         self._check_open()
-        log = self.log_name(offer.log)
-        arguments.message(offer.content_type, offer.body, self._body_bytes_max)
-        identity = offer.identity or self.rooms.subscriptions.identity(log)
-        self.sends.add(offer._replace(log=log, identity=identity), token)
+        meant = self.meant(offer)
+        arguments.message(meant.content_type, meant.body, self._body_bytes_max)
+        self.sends.add(meant, token)
 
     def meant(self, offer: Offer) -> Offer:
-        """Return a message with the room that the program means now, if it is sent later only.
+        """Return a message with the room that the program means now, unless it names one.
 
         Raises:
             NameInvalid: not the name of a room.
         """
-        identity = self.rooms.subscriptions.identity(self.log_name(offer.log))
-        return offer._replace(identity=identity)
+        log = self.log_name(offer.log)
+        identity = offer.identity or self.rooms.subscriptions.identity(log)
+        return offer._replace(log=log, identity=identity)
 
     def join(
         self, room: str, cursor: Cursor | None, last: int, token: object, *, own_queue: bool = False
@@ -281,22 +280,20 @@ class ChatState:
         self._check_open()
         content = room_requests.pack(request, seen)
         subscriptions = self.rooms.subscriptions
-        identity = b""
-        followed = room in subscriptions
-        if not isinstance(request, _OF_WHICHEVER if followed else (*_OF_WHICHEVER, *_OF_THE_NEXT)):
-            identity = subscriptions.identity(room)
+        enters = isinstance(request, room_requests.Enter)
+        whichever = isinstance(request, _OF_WHICHEVER) or (enters and room not in subscriptions)
+        identity = b"" if whichever else subscriptions.identity(room)
 
         def answered(answer: bytes) -> object:
-            if isinstance(request, room_requests.Create):
-                subscriptions.created(room)
-            elif isinstance(request, _OF_THE_NEXT):
-                subscriptions.forget(room)
-            return read(answer)
+            subscriptions.means(room, shown.unpack_identity(answer))
+            return answer
 
         def envelope(number: int) -> wire.Room:
             return wire.Room(number, room, content, identity)
 
-        self.requests.ask(Request("", envelope, token, read=answered))
+        if enters or isinstance(request, room_requests.Create):
+            read = answered
+        self.requests.ask(Request("", envelope, token, read=read))
 
     def ask_devices(self, name: str, first: int, token: object) -> None:
         """Request links of an account's chain; the answer is (links, whether it is the end)."""
@@ -308,7 +305,6 @@ class ChatState:
         room = self.log_name(room)
         if self.ending is not None or self.rooms.subscriptions.remove(room) is None:
             return
-        self.rooms.subscriptions.forget(room)
         self.rooms.forget(room)
         self.requests.drop(token)
         if self._online:  # it may be on its way, or be answered already

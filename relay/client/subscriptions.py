@@ -6,8 +6,9 @@ again from the cursor; nothing is ever skipped. *Received* cursors are here; wha
 has *taken* is in ``event_queue``.
 
 Here is also which of the rooms that have a name one after another the program means: the one that
-it has joined. What it sends names that one, also after a reconnection, and after the room was
-deleted: it is then refused, even if somebody else has created a room of that name.
+it has joined, created or entered last. What it sends names that one, also after a reconnection, and
+after the room was deleted: it is then refused, even if somebody else has created a room of that
+name.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Subscription:
 
     __slots__ = ("identity", "joined", "received", "rejoins", "room", "start")
 
-    def __init__(self, room: str, start: Start) -> None:
+    def __init__(self, room: str, start: Start, meant: bytes = b"") -> None:
+        """Create one that is not joined yet; ``meant``: what the program means until it is."""
         self.room = room
         self.start = start
         self.received: Cursor | None = None
@@ -54,21 +56,25 @@ class Subscription:
         """True from JOINED until the connection ends or a rejoin begins."""
         self.rejoins = 0
         """Since the last new entry."""
-        self.identity = b""
-        """Which of the rooms of this name it is; empty: not known, or there is none yet."""
+        self.identity = meant
+        """Which of the rooms of this name it is; empty: not known, or there is none yet. Before the
+        first JOINED: the one that the program was in before."""
 
     def join(self, number: int) -> Join:
         """Return the JOIN that starts or continues."""
-        cursor = self.start.cursor if self.received is None else self.received
+        if self.received is not None:
+            return Join(number, self.room, *self.received, 0, self.identity)
+        cursor, last = self.start
         if cursor is None:
-            return Join(number, self.room, None, 0, self.start.last)
-        return Join(number, self.room, cursor.epoch, cursor.seq, 0, self.identity)
+            return Join(number, self.room, None, 0, last)
+        return Join(number, self.room, *cursor, 0)
 
     def joined_at(self, start: Cursor, identity: bytes) -> None:
         """Handle the server's JOINED: entries after ``start`` follow."""
         if self.received is None:
             self.received = start
-        if not self.identity:
+            self.identity = identity
+        elif not self.identity:
             self.identity = identity
         self.joined = True
 
@@ -76,13 +82,13 @@ class Subscription:
 class Subscriptions:
     """All followed rooms."""
 
-    __slots__ = ("_ended", "_rooms", "repeats")
+    __slots__ = ("_meant", "_rooms", "repeats")
 
     def __init__(self) -> None:
         self._rooms: dict[str, Subscription] = {}
-        self._ended: dict[str, bytes] = {}
-        """Identities of rooms that the program has neither left nor joined again, and that the
-        server no longer lets it follow. The last ones."""
+        self._meant: dict[str, bytes] = {}
+        """Identities of rooms that the program does not follow, and means by their names: it has
+        created or entered them, or the server has put it out. The last ones."""
         self.repeats = 0
         """Entries that arrived again and were dropped, for statistics."""
 
@@ -90,9 +96,8 @@ class Subscriptions:
         return room in self._rooms
 
     def add(self, room: str, start: Start) -> Subscription:
-        """Begin to follow a room."""
-        self.forget(room)
-        subscription = self._rooms[room] = Subscription(room, start)
+        """Begin to follow a room. Until it is joined, the program means the one before."""
+        subscription = self._rooms[room] = Subscription(room, start, self._meant.pop(room, b""))
         return subscription
 
     def get(self, room: str) -> Subscription | None:
@@ -103,25 +108,33 @@ class Subscriptions:
         """Stop following. The program still means this room: see ``forget``."""
         subscription = self._rooms.pop(room, None)
         if subscription is not None and subscription.identity:
-            self._ended[room] = subscription.identity
-            if len(self._ended) > limits.LOGS_PER_CONNECTION_MAX:
-                del self._ended[next(iter(self._ended))]
+            self._remember(room, subscription.identity)
         return subscription
+
+    def _remember(self, room: str, identity: bytes) -> None:
+        self._meant.pop(room, None)  # the last one comes last
+        self._meant[room] = identity
+        if len(self._meant) > limits.LOGS_PER_CONNECTION_MAX:
+            del self._meant[next(iter(self._meant))]
 
     def forget(self, room: str) -> None:
         """The program no longer means a certain room by this name, unless it is followed."""
-        self._ended.pop(room, None)
+        self._meant.pop(room, None)
 
-    def created(self, room: str) -> None:
-        """The program has created a room, and means it, though it may still follow another."""
-        self.forget(room)
+    def means(self, room: str, identity: bytes) -> None:
+        """The program has created or entered a room, and means it.
+
+        It may still follow the one before, until it hears that that one was deleted.
+        """
         if (subscription := self._rooms.get(room)) is not None:
-            subscription.identity = b""
+            subscription.identity = identity
+        else:
+            self._remember(room, identity)
 
     def identity(self, log: str) -> bytes:
         """Return which room the program means by a name; empty: whichever has it."""
         subscription = self._rooms.get(log)
-        return self._ended.get(log, b"") if subscription is None else subscription.identity
+        return self._meant.get(log, b"") if subscription is None else subscription.identity
 
     def offline(self) -> None:
         """The connection has ended: nothing is joined."""

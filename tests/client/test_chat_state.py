@@ -9,6 +9,7 @@ import pytest
 from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms import shown
 from relay.client import event_queue
 from relay.client.devices.device_queries import NUMBER
 from relay.client.errors import MessageTooLong
@@ -343,8 +344,51 @@ def test_what_a_program_sends_is_for_the_room_that_it_has_joined() -> None:
     link.state.chat.join("room", None, 0, "again")
     link.state.chat.send(Offer("room", "", b"5"), 5)
     link.run()
-    assert link.heard(wire.Join).identity == b""
-    assert link.heard(wire.Send).identity == b""
+    join = link.heard(wire.Join)
+    assert join.identity == b""
+    assert link.heard(wire.Send).identity == b"identity", "the new one is not joined yet"
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 20, EPOCH, 20, b"next one"))
+    link.state.chat.send(Offer("room", "", b"6"), 6)
+    link.run()
+    assert link.heard(wire.Send).identity == b"next one"
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled", "cancelled late"])
+def test_a_join_that_fails_does_not_change_what_a_program_means(how: str) -> None:
+    """Otherwise what it sends after that would reach a room that it has never been in."""
+    link = joined_with(b"identity")
+    link.send_envelopes(wire.Removed("room", int(ErrorCode.NO_SUCH_ROOM), "deleted"))
+    link.state.chat.join("room", None, 0, "again")
+    link.run()
+    join = link.heard(wire.Join)
+    if how == "refused":
+        link.send_envelopes(wire.Error(join.request, int(ErrorCode.NO_SUCH_ROOM), 0, ""))
+    else:
+        if how == "cancelled late":
+            link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 10, EPOCH, 10, b"other"))
+        link.state.chat.cancel_join("room", "again")
+    link.state.chat.send(Offer("room", "", b"1"), 1)
+    link.run()
+    late = how == "cancelled late"  # which a program cannot tell from cancelled in time
+    assert link.heard(wire.Send).identity == (b"other" if late else b"identity")
+
+
+@pytest.mark.parametrize("request_", [room_requests.Create(), room_requests.Enter()])
+def test_a_room_whose_creation_arrives_before_the_answer(request_: room_requests.Request) -> None:
+    """The connection is lost, and the first entry comes with the join; or it is so already."""
+    link = joined_with(b"")
+    link.state.chat.ask_room("room", request_, 0, "create")
+    link.run()
+    link.lose()
+    link.log_in()
+    join, asked = link.heard(wire.Join), link.heard(wire.Room)
+    link.send_envelopes(
+        wire.Joined(join.request, "room", EPOCH, 10, EPOCH, 11, EPOCH),
+        wire.Done(asked.request, shown.pack_identity(EPOCH)),
+    )
+    link.state.chat.send(Offer("room", "", b"1"), 1)
+    link.run()
+    assert link.heard(wire.Send).identity == EPOCH
 
 
 def test_a_room_that_was_left_is_no_longer_meant() -> None:
@@ -357,7 +401,7 @@ def test_a_room_that_was_left_is_no_longer_meant() -> None:
 
 
 def test_a_request_is_about_the_room_that_was_joined() -> None:
-    """Not one to see or create whichever has the name; after that one, the new one is meant."""
+    """Not one to see or create whichever has the name; what it creates is meant after that."""
     link = joined_with(b"identity")
     chat = link.state.chat
     chat.ask_room("room", room_requests.Delete(""), 5, "delete")
@@ -372,24 +416,25 @@ def test_a_request_is_about_the_room_that_was_joined() -> None:
     chat.ask_room("room", room_requests.Ban("bob", 0, ""), 6, "early")
     link.run()
     assert link.heard(wire.Room).identity == b"identity"
-    link.send_envelopes(wire.Done(asked.request, b""))
+    link.send_envelopes(wire.Done(asked.request, shown.pack_identity(b"next one")))
     chat.ask_room("room", room_requests.Ban("bob", 0, ""), 7, "ban")
     link.run()
-    assert link.heard(wire.Room).identity == b""
+    assert link.heard(wire.Room).identity == b"next one"
 
 
 def test_a_room_that_is_created_again_before_the_end_of_the_one_before_arrives() -> None:
     """A worker answers requests, and distributes what follows from them later."""
     link = joined_with(b"identity")
     chat = link.state.chat
-    for request in (room_requests.Delete(""), room_requests.Create()):
+    created = shown.pack_identity(b"next one")
+    for request, answer in ((room_requests.Delete(""), b""), (room_requests.Create(), created)):
         chat.ask_room("room", request, 5, request)
         link.run()
-        link.send_envelopes(wire.Done(link.heard(wire.Room).request, b""))
+        link.send_envelopes(wire.Done(link.heard(wire.Room).request, answer))
     for counter in (1, 2):
         chat.send(Offer("room", "", b"for the new one"), counter)
         link.run()
-        assert link.heard(wire.Send).identity == b""
+        assert link.heard(wire.Send).identity == b"next one"
         link.send_envelopes(wire.Removed("room", int(ErrorCode.NO_SUCH_ROOM), "deleted"))
 
 

@@ -120,10 +120,41 @@ def test_a_program_means_the_room_that_it_has_joined() -> None:
     assert follows.identity("room") == E1
     follows.remove("room")
     assert follows.identity("room") == E1
-    assert follows.add("room", Start(None, 5)).join(3) == Join(3, "room", None, 0, 5)
-    assert follows.identity("room") == b""
+    again = follows.add("room", Start(Cursor(E1, 10), 5))
+    assert again.join(3) == Join(3, "room", E1, 10, 0), "whichever room has the name"
+    assert follows.identity("room") == E1, "until that one is joined"
     follows.remove("room")
+    assert follows.identity("room") == E1, "the join has failed"
+    assert follows.add("room", Start(None, 5)).join(4) == Join(4, "room", None, 0, 5)
+    following = follows.get("room")
+    assert following is not None
+    following.joined_at(Cursor(E2, 12), E2)
+    assert follows.identity("room") == E2
+    follows.remove("room")
+    follows.forget("room")
     assert follows.identity("room") == b""
+
+
+def test_a_server_that_tells_no_identity() -> None:
+    """Whichever room has the name is meant: not the one before."""
+    follows = Subscriptions()
+    follows.add("room", Start(None, 5)).joined_at(Cursor(E1, 10), E1)
+    follows.remove("room")
+    follows.add("room", Start(None, 5)).joined_at(Cursor(E2, 20), b"")
+    assert follows.identity("room") == b""
+
+
+def test_a_program_means_the_room_that_it_has_created_or_entered() -> None:
+    """Also while it follows the one before, whose end has not arrived yet."""
+    follows = Subscriptions()
+    follows.means("room", E1)
+    assert follows.identity("room") == E1
+    following = follows.add("room", Start(None, 5))
+    following.joined_at(Cursor(E1, 10), E1)
+    follows.means("room", E2)
+    assert follows.identity("room") == E2
+    follows.remove("room")
+    assert follows.identity("room") == E2
 
 
 def test_a_room_that_begins_while_it_is_followed() -> None:

@@ -95,6 +95,7 @@ def done(head: str, number: int) -> list[str]:
         (ACCOUNT, 15, answers._WANTED),
         (ACCOUNT, 16, answers._MARKS),
         (ACCOUNT, 20, answers._INVITATIONS),
+        (ROOM, 1, shown._IDENTITY),
         (ROOM, 24, shown._SHOWN),
         (ROOM, 25, shown._LIST),
         (ROOM, 26, shown._OWN),

@@ -1,4 +1,4 @@
-"""The answers to Show and List: the public state of a room."""
+"""The answers to requests about rooms: the public state of a room, and which room it is."""
 
 from __future__ import annotations
 
@@ -55,6 +55,23 @@ class Own(NamedTuple):
     read_seq: int
     unread: int
     """Messages of others after that, among the newest UNREAD_LOOKED_AT entries."""
+
+
+_IDENTITY: Final = (EPOCH,)
+
+
+def pack_identity(identity: bytes) -> bytes:
+    """Return the packed answer to ``Create`` and ``Enter``: see ``chat.entries.Submission``."""
+    return codec.pack((identity,))
+
+
+def unpack_identity(data: bytes) -> bytes:
+    """Return the identity of the room that was created or entered.
+
+    Raises:
+        EnvelopeError: it is invalid.
+    """
+    return cast("bytes", codec.unpack_array(data, _IDENTITY, array_max=len(_IDENTITY))[0])
 
 
 def pack(room: Room, after: str) -> bytes:

@@ -228,6 +228,53 @@ async def test_what_a_program_means_after_it_was_removed(cluster: Cluster, how: 
     assert b"hello" in [entry.body for entry in stored(cluster.home(LOG))]
 
 
+async def test_a_join_that_fails_changes_nothing(cluster: Cluster) -> None:
+    """There is no room then; the next one of the name is not the one that was joined."""
+    alice = await private(cluster, "bob")
+    room = Public(cluster)
+    async with client_at(others(cluster)[0].port, "bob") as bob:
+        await bob.join(LOG)
+        await done(alice, requests.Delete())
+        await unfollowed(bob)
+        with pytest.raises(NoSuchRoom):
+            await bob.join(LOG)
+        await room.begins()
+        await is_gone(bob.send(LOG, "secret"))
+    assert room.entries() == []
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["once", "again, while it is joined"])
+@pytest.mark.parametrize("how", ["creates", "enters"])
+async def test_a_room_that_was_created_or_entered_is_meant(
+    cluster: Cluster, how: str, repeated: bool
+) -> None:
+    """Without a join, and whether or not it was so already: nothing of it reaches the next one."""
+    owner = await TestClient.login(others(cluster)[-1], "bob" if how == "creates" else "alice")
+    await TestClient.login(cluster.home(LOG), "bob")
+    room = Public(cluster)
+    if how == "enters":
+        await done(owner, requests.Create(Kind.PRIVATE))
+        await done(owner, requests.Invite("bob"))
+    async with client_at(others(cluster)[0].port, "bob") as bob:
+
+        async def act() -> None:
+            if how == "creates":
+                await bob.create_room(LOG, kind="private")
+            else:
+                await bob.change_room(LOG, "enter")
+
+        await act()
+        if repeated:
+            await bob.join(LOG)
+            await act()
+        await bob.send(LOG, "before")
+        await done(owner, requests.Delete())
+        await room.begins()
+        await is_gone(bob.send(LOG, "secret"))
+        await is_gone(bob.change_room(LOG, "topic", text="secret"))
+    assert room.entries() == []
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["", "its home dies"])
 async def test_a_stream_of_messages_races_the_deletion(cluster: Cluster, killed: bool) -> None:
     """On every worker: each is in the log before the deletion, or refused. Never behind it."""

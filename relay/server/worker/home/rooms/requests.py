@@ -119,11 +119,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             self._undecided(asked, error)
             return
         if event is None:
-            # The first request may have ended before the invited user was notified.
-            again = isinstance(request, requests.Invite) and events.Invited(
-                request.handle, ask.subject
-            )
-            self._done(asked, again or None)
+            self._done(asked, _effect(request, actor, ask.subject))
             return
         entry = entry_of(name, room.version, event, ask.by, ask.key_id)
         self._commit(name, asked, event, entry)
@@ -205,18 +201,47 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
     def _done(self, asked: PendingRequest, event: Event | requests.Redact | None) -> None:
         """Answer. An invited user is notified first, so that the inviter can rely on it."""
+        ask = asked.ask
+        if isinstance(event, events.Created | events.Entered):
+            self._answer_identity(asked)
+            return
         if not isinstance(event, events.Invited):
             asked.answer()
             return
-        ask = asked.ask
         tell = TellInvited(ask.log, event.root, ask.root)
         inbox = names.INBOX_PREFIX + event.handle
         if not self.ask_account(inbox, ask.by, pack(tell), lambda _: asked.answer()):
             asked.answer()
 
+    def _answer_identity(self, asked: PendingRequest) -> None:
+        """Tell which room it is that was created or entered."""
+        name = asked.ask.log
+        try:
+            room, _ = self._room(name)
+            identity = self._partitions.epoch_at(name, room.created)
+        except StoreError as error:
+            self._undecided(asked, error)  # if it is repeated, it finds its own effect
+        else:
+            asked.answer(shown.pack_identity(identity))
+
     def _settled(self, change: Change[Event | requests.Redact]) -> None:
         if change.asked is None and change.log not in self._by_log:
             self._end_due(change.log)
+
+
+def _effect(request: requests.Change, actor: Actor, subject: bytes) -> Event | None:
+    """Return the effect that a repeated request has found, if it is answered in a special way.
+
+    The first one may have ended before an invited user was notified.
+    """
+    match request:
+        case requests.Create(kind=kind, listed=listed):
+            return events.Created(kind, listed, actor.root)
+        case requests.Enter():
+            return events.Entered(actor.root)
+        case requests.Invite(handle=handle):
+            return events.Invited(handle, subject)
+    return None
 
 
 def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
