@@ -111,10 +111,15 @@ def as_search_page(found: wire.Found) -> SearchPage:
     return SearchPage(shown, found.next, found.end, found.indexed)
 
 
-def as_joined(room: str, joined: wire.Joined) -> Joined:
-    """Return where a join starts."""
+def as_joined(room: str, joined: wire.Joined, before: bytes) -> Joined:
+    """Return where a join starts.
+
+    ``before``: the identity of the room of this name that the client was in before; empty: none.
+    """
     start = Cursor(joined.start_epoch, joined.start_seq)
-    return Joined(room, start, Cursor(joined.head_epoch, joined.head_seq))
+    head = Cursor(joined.head_epoch, joined.head_seq)
+    another = bool(before and joined.identity) and before != joined.identity
+    return Joined(room, start, head, another)
 
 
 def as_roster(roster: wire.Roster) -> RosterChanged:

@@ -328,6 +328,9 @@ class Joined(NamedTuple):
     room: str
     start: Cursor
     head: Cursor
+    another: bool = False
+    """True if it is not the room of this name that this client was in before: that one was deleted,
+    and somebody has created another one."""
 
 
 class Members(NamedTuple):

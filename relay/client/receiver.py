@@ -112,7 +112,8 @@ class Receiver:
         request = self._requests.answered(joined)
         if request is None:
             return
-        result = decoding.as_joined(request.room, joined)
+        before = self._subscriptions.identity(request.room)
+        result = decoding.as_joined(request.room, joined, before)
         subscription = self._subscriptions.get(request.room)
         if subscription is not None:
             if subscription.received is None:

@@ -40,6 +40,7 @@ from relay.terminal.notices import Narrator, choices, members_notice
 from relay.terminal.pending import Pending
 from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
+    back_in,
     info_lines,
     is_member,
     list_line,
@@ -153,7 +154,7 @@ class Chat:
                 self._who_is_here.changed(event)
                 continue
             if isinstance(event, Unfollowed) and event.room == self.room:
-                self._invitations.put_out(event)
+                self._invitations.out = True
             if isinstance(event, Invited):
                 notice = self._invitations.notice_of(event)
             else:
@@ -356,11 +357,12 @@ class Chat:
 
     async def _join_again(self) -> None:
         try:
-            await self.client.join(self.room)
+            joined = await self.client.join(self.room)
         except AlreadyJoined:
             self.screen.notice(f"you are in {self.room}")
             return
-        self.screen.notice(self._invitations.back())
+        self._invitations.out = False
+        self.screen.notice(back_in(joined))
         self._who_is_here.ask()
 
     async def _room(self) -> None:

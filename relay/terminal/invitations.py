@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from relay.client.events import Invited, State, StateChanged, Unfollowed
+from relay.client.events import Invited, State, StateChanged
 from relay.client.room_calls import ListedRoom
 from relay.terminal.room_notices import invited_notice
 from relay.terminal.text import harmless_name
@@ -13,8 +13,6 @@ from relay.terminal.text import harmless_name
 KNOWN_MAX: Final = 1000
 """Rooms remembered; when there are more, all are forgotten, and reported again after a reconnect. A
 malicious server can name any number of rooms."""
-_DELETED: Final = "NO_SUCH_ROOM"
-"""How the reason begins why a user was removed from a room that was deleted."""
 
 
 class Invitations:
@@ -25,25 +23,10 @@ class Invitations:
         self._here = here
         self.out = False
         """True if the user was removed from it, and sees no entries of it."""
-        self._deleted = False
-        """True if it was deleted then."""
         self._known: set[str] = set()
         self._away = False
         self._listed = False
         """True once the user was told of rooms."""
-
-    def put_out(self, event: Unfollowed) -> None:
-        """The user was removed from the room ``here``."""
-        self.out = True
-        self._deleted = event.detail.startswith(_DELETED)
-
-    def back(self) -> str:
-        """Return the notice for a user who has joined it again."""
-        self.out = False
-        here = harmless_name(self._here)
-        if self._deleted:
-            return f"in {here}, which is another room: the one before was deleted"
-        return f"in {here} again; /history shows what was said meanwhile"
 
     def known(self, rooms: Iterable[ListedRoom]) -> None:
         """The user was told of these rooms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay.client.events import RoomChanged
+from relay.client.events import Joined, RoomChanged
 from relay.client.room_calls import ListedRoom, RoomInfo, RoomPerson
 from relay.terminal.text import harmless_name, quoted
 from relay.terminal.view import day_and_minute, sender_of
@@ -159,6 +159,14 @@ def not_begun(room: str, *, guest: bool) -> str:
 def out_of(room: str) -> str:
     """Return the notice for a user who was removed from the room of the chat."""
     return f"you are no longer in {harmless_name(room)}; /join follows it again, if you may"
+
+
+def back_in(joined: Joined) -> str:
+    """Return the notice for a user who has joined the room again."""
+    here = harmless_name(joined.room)
+    if joined.another:
+        return f"in {here}, which is another room: the one before was deleted"
+    return f"in {here} again; /history shows what was said meanwhile"
 
 
 def _some(words: list[str]) -> str:

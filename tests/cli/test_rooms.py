@@ -542,3 +542,22 @@ def test_a_chat_whose_room_was_deleted_and_created_again(
     assert bert.process.returncode == 1
     found = done("history", address, room, "--name", "carl")
     assert ("secret" in found, "hello" in found) == (False, True)
+
+
+def test_a_chat_whose_room_is_another_one_after_a_kick(
+    people: Relay, room: str, tmp_path: Path
+) -> None:
+    """It was deleted while the user was out of it: the chat must not say "in it again"."""
+    address = people.address
+    done("room", "create", address, room, "--name", "anna")
+    with Person(address, "bert", room, tmp_path) as bert:
+        bert.is_told(f"in {room} as bert")
+        done("room", "kick", address, room, "bert", "--name", "anna")
+        bert.is_told(f"no longer in {room}: KICKED_OUT")
+        bert.types("/join")
+        bert.is_told(f"in {room} again")
+        done("room", "kick", address, room, "bert", "--name", "anna")
+        done("room", "delete", address, room, "--name", "anna", "--yes")
+        done("room", "create", address, room, "--name", "carl")
+        bert.types("/join")
+        bert.is_told(f"in {room}, which is another room: the one before was deleted")

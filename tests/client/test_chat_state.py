@@ -391,6 +391,25 @@ def test_a_room_whose_creation_arrives_before_the_answer(request_: room_requests
     assert link.heard(wire.Send).identity == EPOCH
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "another"),
+    [(b"one", b"one", False), (b"one", b"two", True), (b"", b"two", False), (b"one", b"", False)],
+)
+def test_a_join_tells_whether_it_is_another_room(before: bytes, now: bytes, another: bool) -> None:
+    """Than the one that the client was in: not if either is unknown."""
+    link = joined_with(before)
+    link.send_envelopes(wire.Removed("room", int(ErrorCode.KICKED_OUT), ""))
+    link.state.chat.answers()
+    link.state.chat.join("room", None, 0, "again")
+    link.run()
+    join = link.heard(wire.Join)
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 20, EPOCH, 20, now))
+    place = Cursor(EPOCH, 20)
+    assert [one.result for one in link.state.chat.answers()] == [
+        Joined("room", place, place, another)
+    ]
+
+
 def test_a_room_that_was_left_is_no_longer_meant() -> None:
     """Whichever has the name is, until it is joined."""
     link = joined_with(b"identity")

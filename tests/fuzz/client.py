@@ -79,6 +79,7 @@ ANSWERS: Final[dict[str, Callable[[bytes], object]]] = {
     "invitations": answers.unpack_invitations,
     "room": shown.unpack,
     "rooms": shown.unpack_own,
+    "created": shown.unpack_identity,
 }
 """Requests whose answer is DONE, and how its content is read."""
 calls: Final = (
@@ -184,6 +185,8 @@ def _call(link: Link, call: Call, token: int) -> None:
     elif call.name in ("room", "rooms"):
         request = room_requests.Show("") if call.name == "room" else room_requests.Mine("")
         state.chat.ask_room(log, request, number, token, ANSWERS[call.name])
+    elif call.name == "created":
+        state.chat.ask_room(log, room_requests.Create(), number, token)
     elif call.name == "take":
         link.taken()
     elif call.name == "dial":

@@ -288,6 +288,7 @@ UNPACKERS: Final[list[Callable[[bytes], object]]] = [
     shown.unpack,
     shown.unpack_list,
     shown.unpack_own,
+    shown.unpack_identity,
     room_states.unpack,
 ]
 
@@ -316,6 +317,7 @@ ANSWERS: Final = [
         answers.Invitations((answers.Invitation(HASH, LATER_MS, False, "ann"),), "")
     ),
     shown.pack(_filled_room(), ""),
+    shown.pack_identity(bytes(8)),
     room_states.pack(_filled_room()),
     *corpus_of("answers"),
 ]

@@ -97,6 +97,8 @@ def of_room(content: bytes) -> bytes:
             return shown.pack_list([LISTED] if not partition else [], "", True)
         case room_requests.Mine():
             return shown.pack_own([shown.Own(LISTED, bytes(8), 0, 1)], "", True)
+        case room_requests.Create() | room_requests.Enter():
+            return shown.pack_identity(EPOCH)
         case _:
             return b""
 
@@ -309,6 +311,8 @@ def exaggerated_room(content: bytes) -> bytes:
             return shown.pack_list([listed] if not partition else [], "", True)
         case room_requests.Mine():
             return shown.pack_own([shown.Own(listed, EPOCH, most, most)], "", True)
+        case room_requests.Create() | room_requests.Enter():
+            return shown.pack_identity(b"\xff" * 8)
         case _:
             return HOSTILE.encode()
 

@@ -168,7 +168,7 @@ async def test_who_was_away_says_nothing_to_strangers(cluster: Cluster, killed: 
             await is_gone(bob.send(LOG, "secret"))
             await is_gone(bob.change_room(LOG, "topic", text="secret"))
             assert room.entries() == []
-            await bob.join(LOG)
+            assert (await bob.join(LOG)).another
             await bob.send(LOG, "hello, mallory")
     assert room.bodies() == [b"hello, mallory"]
 
