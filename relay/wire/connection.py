@@ -220,8 +220,10 @@ class Connection(Endpoint):
 
     def data_to_send(self) -> bytes:
         """Return the bytes for the peer, and clear them."""
+        if not self._out:
+            return b""
         data = super().data_to_send()
-        if data and self.phase is Phase.OPEN:
+        if self.phase is Phase.OPEN:
             self._send.direct = True
         return data
 

@@ -282,9 +282,8 @@ class ServerHandshake:
         else:
             self._resume(opened, key, whole)
         hello = self._hello
-        if not self._early and not work_is_done(
-            hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits
-        ):
+        bits = 0 if self._early else hello.pow_bits
+        if bits and not work_is_done(hello.server_random, key.before_nonce(), key.pow_nonce, bits):
             raise RemoteProtocolError("the proof of work is wrong")
         self._client_key = key
         return None if self._early else key.rsa_ct

@@ -6,6 +6,8 @@ Every field has a fixed length unless it contains a length; a missing or trailin
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 from relay.errors import IllegalFrame, RemoteProtocolError
@@ -33,6 +35,8 @@ BEFORE_NONCE_BYTES: Final = 2 + RANDOM_BYTES + X25519_BYTES + MLKEM_EK_BYTES
 NO_BINDER: Final = bytes(MAC_BYTES)
 FULL: Final = 0
 RESUMED: Final = 1
+TOO_SHORT: Final = "a handshake message is too short"
+TOO_LONG: Final = "a handshake message is too long"
 
 assert BEFORE_NONCE_BYTES == 1250
 
@@ -50,7 +54,7 @@ class Fields:
         """Return the next ``count`` bytes."""
         end = self._at + count
         if end > len(self._data):
-            raise RemoteProtocolError("a handshake message is too short")
+            raise RemoteProtocolError(TOO_SHORT)
         value = self._data[self._at : end]
         self._at = end
         return value
@@ -69,7 +73,7 @@ class Fields:
     def end(self) -> None:
         """Raise if bytes are left."""
         if self._at != len(self._data):
-            raise RemoteProtocolError("a handshake message is too long")
+            raise RemoteProtocolError(TOO_LONG)
 
 
 class ServerHello(NamedTuple):
@@ -178,22 +182,31 @@ class ClientKey(NamedTuple):
     @classmethod
     def parse(cls, frame: bytes, modulus_bytes: int) -> ClientKey:
         """Parse a frame. Raises RemoteProtocolError."""
-        fields = Fields(frame)
-        key = cls(
-            fields.u8(),
-            fields.u8(),
-            fields.take(RANDOM_BYTES),
-            fields.take(X25519_BYTES),
-            fields.take(MLKEM_EK_BYTES),
-            fields.take(NONCE_BYTES),
-            fields.take(modulus_bytes),
-            fields.variable(TICKET_BYTES_MAX),
-            fields.take(MAC_BYTES),
+        head = _client_key_head(modulus_bytes)
+        start = HEADER + head.size
+        if len(frame) < start:
+            raise RemoteProtocolError(TOO_SHORT)
+        version, suite, random, x25519_c, mlkem_ek, pow_nonce, rsa_ct, ticket_bytes = (
+            head.unpack_from(frame, HEADER)
         )
-        fields.end()
+        if ticket_bytes > TICKET_BYTES_MAX:
+            raise RemoteProtocolError("a handshake field is too long")
+        end = start + ticket_bytes
+        _check_size(frame, end + MAC_BYTES)
+        key = cls(
+            version, suite, random, x25519_c, mlkem_ek, pow_nonce, rsa_ct,
+            frame[start:end], frame[end:],
+        )  # fmt: skip
         if not key.ticket and key.binder != NO_BINDER:
             raise RemoteProtocolError("a binder without a ticket")
         return key
+
+
+@lru_cache(8)
+def _client_key_head(modulus_bytes: int) -> Struct:
+    """Return what of ClientKey's body is the same for all clients: up to the ticket's length."""
+    sizes = (RANDOM_BYTES, X25519_BYTES, MLKEM_EK_BYTES, NONCE_BYTES, modulus_bytes)
+    return Struct("!BB" + "".join(f"{size}s" for size in sizes) + "H")
 
 
 class ServerFinished(NamedTuple):
@@ -224,10 +237,14 @@ class ServerFinished(NamedTuple):
 
 def parse_client_finished(frame: bytes) -> bytes:
     """Return client_confirm. Raises RemoteProtocolError."""
-    fields = Fields(frame)
-    confirm = fields.take(MAC_BYTES)
-    fields.end()
-    return confirm
+    _check_size(frame, HEADER + MAC_BYTES)
+    return frame[HEADER:]
+
+
+def _check_size(frame: bytes, size: int) -> None:
+    """Raise RemoteProtocolError unless this is the size of a handshake message."""
+    if len(frame) != size:
+        raise RemoteProtocolError(TOO_SHORT if len(frame) < size else TOO_LONG)
 
 
 def work_is_done(server_random: bytes, before_nonce: bytes, nonce: bytes, bits: int) -> bool:

@@ -129,6 +129,7 @@ async def test_what_ends_before_the_loop_has_connected_it(worker: Worker, how: s
     near, far = socket.socketpair()
     far.setblocking(False)
     loop = asyncio.get_running_loop()
+    stream.own(near)
     await loop.connect_accepted_socket(lambda: stream, near)
     with far:
         assert await loop.sock_recv(far, 100) == b""

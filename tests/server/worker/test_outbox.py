@@ -75,6 +75,7 @@ async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Strea
     flusher = Flusher(loop.time, Wakeup(loop.call_soon), Rush())
     outbox = flusher.outbox(pair.server.connection, stream)
     stream.attach(owner, outbox)
+    stream.own(sock)
     await loop.create_connection(lambda: stream, sock=sock)
     return outbox, owner, stream
 
@@ -200,6 +201,7 @@ async def _members(flusher: Flusher, count: int) -> AsyncIterator[list[Member]]:
             stream = Stream("test", StalledConnections(loop.time, 60.0))
             outbox = flusher.outbox(pair.server.connection, stream)
             stream.attach(Owner(), outbox)
+            stream.own(ours)
             await loop.create_connection(partial(_same, stream), sock=ours)
             members.append(Member(pair, theirs, outbox, stream))
         try:
@@ -334,6 +336,7 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
             stream = Stream("test", StalledConnections(loop.time, 60.0))
             outboxes.append(flusher.outbox(pair.server.connection, stream))
             stream.attach(Owner(), outboxes[-1])
+            stream.own(ours)
             await loop.create_connection(partial(_same, stream), sock=ours)
             stack.callback(stream.abort)
         *many, last = outboxes

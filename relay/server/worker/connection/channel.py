@@ -87,8 +87,9 @@ class Channel:
 
     def settle(self, now: float) -> None:
         """Deliver events that did not come from a frame, and write pending bytes."""
-        if self._owner is not None:
-            self._owner.handle_events(self.connection.events(), now)
+        events = self.connection.events()
+        if events and self._owner is not None:
+            self._owner.handle_events(events, now)
         self.write_pending()
 
     def write_pending(self) -> None:

@@ -147,18 +147,16 @@ class Reading:
 
     def work(self, now: float) -> None:
         """Process received bytes, up to this connection's share. Raises nothing."""
-        owner = self._owner
+        owner, connection = self._owner, self._connection
         if self._running or owner is None:
             return
         self._running, self._new = True, False
         share = self._schedule.share
-        left = self._left(now)
-        saved = 0
+        left, saved = self._left(now), 0
         if share < UNITS_PER_TURN and left > 0 and not self._finish:
             saved = min(left, UNITS_PER_TURN - share)
             share += saved
         units = share
-        connection = self._connection
         control, drained, sending = owner.ended, False, False
         light, bulk, yields = self._schedule.serves_light, False, False
         try:
@@ -244,8 +242,7 @@ class Reading:
 
     def logged_in(self) -> None:
         """Expect little of the next request: the login is no indication."""
-        self._paid_s = self._clock()
-        self._new = True
+        self._paid_s, self._new = self._clock(), True
 
     @property
     def is_heavy(self) -> bool:
@@ -277,10 +274,9 @@ class Reading:
     def _set_pauses(self, pauses: int) -> None:
         self.pauses = pauses
         owner = self._owner
-        if owner is None:
+        if owner is None or owner.before_login:
             return
         busy = pauses & Pause.BUSY != 0 or (pauses & Pause.REQUEST != 0 and self.is_heavy)
-        busy = busy and not owner.before_login
         if busy is not self._busy:
             self._busy = busy
             self._schedule.busy += 1 if busy else -1
@@ -316,7 +312,11 @@ class Reading:
             self._resume(now)
 
     def _resume(self, now: float) -> None:
-        self.work(now)
+        more = self._running or self._unpacking is not None or self._pending
+        if more or self._connection.pending:
+            self.work(now)
+        else:  # the usual case: the client has waited, too. As ``work`` would leave it:
+            self._new, self._finish = False, 0.0
         if self._paused and not self.pauses:
             self._paused = False
             self._stream.resume_reading()

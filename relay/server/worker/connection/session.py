@@ -213,7 +213,8 @@ class Session(Owner):
 
     def on_keys(self, now: float) -> None:
         """owner.Owner: continue with bytes that arrived while the key agent was asked."""
-        self.reading.work(now)
+        if self._connection.pending:
+            self.reading.work(now)
 
     # --- operations ---------------------------------------------------------------------------
     def run(self, envelope: ClientEnvelope) -> None:
@@ -230,7 +231,8 @@ class Session(Owner):
                 self.requests.cancel()
             else:
                 self.reading.pause(Pause.REQUEST)
-                self.watch()
+                if not self.before_login:  # otherwise it is watched already
+                    self.watch()
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 

@@ -131,12 +131,12 @@ class Outbox(Sink):
             content = _joined(items)
             items.clear()
             self.size = self.answers = 0
-            self._write(self.seal(Padded(content), now))
+            self._write(content, now)
             return
         start = 0
         while start < len(items) and not self.paused:
             start, content = self._next_record(start)
-            self._write(self.seal(Padded(content), now))
+            self._write(content, now)
         self._keep(items[start:])
         # Answers above the limit never fit one record, so this path always sees them.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
@@ -147,12 +147,18 @@ class Outbox(Sink):
         """Return a record, after whatever the connection has to send first."""
         cipher = self.cipher
         record = cipher.seal_padded(padded, now) if cipher is not None else b""
-        if not record:
-            record = self._connection.seal(padded.content, now)
-            self.cipher = self._connection.send_cipher
+        return record or self._seal(padded.content, now)
+
+    def _seal(self, content: bytes, now: float) -> bytes:
+        record = self._connection.seal(content, now)
+        self.cipher = self._connection.send_cipher
         return record
 
-    def _write(self, record: bytes) -> None:
+    def _write(self, content: bytes, now: float) -> None:
+        """Seal and write one record."""
+        cipher = self.cipher
+        direct = cipher is not None and cipher.direct
+        record = self.seal(Padded(content), now) if direct else self._seal(content, now)
         sent = write_past(self.fd, record)
         if sent < len(record):
             self.stream.write_rest(record[sent:])

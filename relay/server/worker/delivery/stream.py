@@ -3,13 +3,14 @@
 Everything above sees bytes in and bytes out. Another transport for the same records, such as a
 WebSocket behind TLS, would be a subclass, created where ``Connections.admit`` creates this one.
 Where there is no socket to write a record to as it is, the sink's ``fd`` stays -1: ``write_past``
-then accepts nothing, and ``write_rest`` gets every record whole. ``connection_made``, ``write``,
-``connected`` and ``peer_is_gone`` assume a socket.
+then accepts nothing, and ``write_rest`` gets every record whole. ``own``, ``connection_made``,
+``write``, ``connected`` and ``peer_is_gone`` assume a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -83,14 +84,14 @@ def write_past(fd: int, record: bytes) -> int:
 class Stream(asyncio.Protocol):
     """The protocol of one accepted connection."""
 
-    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "_unwanted", "peer")
+    __slots__ = ("_receiver", "_sink", "_socket", "_stalled", "_transport", "_unwanted", "peer")
     __deletable__ = ("_receiver",)  # required by mypyc: see ``connection_lost``
 
     _receiver: Receiver
     _sink: Sink
 
     def __init__(self, peer: str, stalled: StalledConnections) -> None:
-        """Create unconnected; ``attach`` sets the receiver before the transport is created.
+        """Create unconnected; ``attach`` and ``own`` follow before the transport is created.
 
         Args:
             peer: the peer's address, for logs and budgets.
@@ -98,6 +99,8 @@ class Stream(asyncio.Protocol):
         """
         self.peer = peer
         self._stalled = stalled
+        self._socket: socket.socket | None = None
+        """None before ``own``, and after the end."""
         self._transport: asyncio.Transport | None = None
         """None until the loop has connected it, which takes long on a busy machine."""
         self._unwanted = False
@@ -108,6 +111,22 @@ class Stream(asyncio.Protocol):
         self._receiver = receiver
         self._sink = sink
 
+    def own(self, sock: socket.socket) -> None:
+        """Set the accepted socket, and what the kernel holds of it. Raises OSError.
+
+        Not in ``connection_made``: the object by which a transport shows its socket costs several
+        system calls.
+        """
+        try:
+            sock.setsockopt(
+                socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES
+            )
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # a Unix-domain socket
+                raise
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.KERNEL_NOTSENT_LOWAT_BYTES)
+        self._socket = sock
+
     @property
     def receiver(self) -> Receiver:
         """The session that owns the stream."""
@@ -115,7 +134,7 @@ class Stream(asyncio.Protocol):
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Limit what kernel and transport hold."""
+        """Limit what the transport holds."""
         # uvloop does not register its class as a subclass
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
@@ -126,16 +145,9 @@ class Stream(asyncio.Protocol):
         # everything that readers leave pending, a reader that is behind gets no page on top of the
         # previous one, and writes may bypass the transport whenever it is not paused.
         transport.set_write_buffer_limits(high=0)
-        sock = transport.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.KERNEL_NOTSENT_LOWAT_BYTES)
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(
-                socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES
-            )
+        assert self._socket is not None, "a transport is created for a socket"
         assert self._sink.fd < 0, "a sink has one owner"
-        self._sink.fd = sock.fileno()
+        self._sink.fd = self._socket.fileno()
         self._sink.paused = False
         self._receiver.connected()
 
@@ -152,6 +164,7 @@ class Stream(asyncio.Protocol):
         """Never use the socket again: its number will belong to another connection."""
         self._sink.paused = True
         self._sink.fd = -1
+        self._socket = None
         self._sink = Sink()  # the owner of the sink refers to this stream: avoid a reference cycle
         self._stalled.remove(self)
         self._receiver.lost()
@@ -214,9 +227,9 @@ class Stream(asyncio.Protocol):
 
         Works while reading is paused.
         """
-        if self._transport is None:
+        sock = self._socket
+        if self._transport is None or sock is None:
             return False
-        sock = self._transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             poll = select.poll()
             poll.register(sock.fileno(), select.POLLRDHUP)

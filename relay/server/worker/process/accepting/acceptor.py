@@ -18,10 +18,13 @@ import math
 import os
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.server.sources import UNIX, Proxies, named_by
 from relay.server.worker.process.accepting import proxy_header
+
+if TYPE_CHECKING:
+    from relay.server.worker.delivery.stream import Stream
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
@@ -61,9 +64,7 @@ class Gate(Protocol):
     def pause_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
 
-    def admit(
-        self, peer: str, *, proxied: bool = False, exhausted: bool = False
-    ) -> asyncio.Protocol | None:
+    def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> Stream | None:
         """Return the protocol for a peer's address; None: close the connection without a message.
 
         ``proxied``: a proxy has accepted the connection. ``exhausted``: there are no descriptors
@@ -354,8 +355,9 @@ class Acceptor:
             data += more
         return data
 
-    async def _adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
+    async def _adopt(self, sock: socket.socket, protocol: Stream) -> None:
         try:
+            protocol.own(sock)
             await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError as error:
             sock.close()  # closed between accept and now

@@ -42,7 +42,8 @@ class WorkerStatus:
         self._scoreboard = scoreboard
         self._index = index
         self._generation = generation
-        self._row = scoreboard.row(index)
+        self._rows = [scoreboard.row(number) for number in range(scoreboard.workers_max)]
+        self._row = self._rows[index]
         self._row.set("pid", os.getpid())
         self._single: list[tuple[int, int, Callable[[], int]]] = []
         """Cell, offset of the value, and the function that reads it."""
@@ -116,8 +117,7 @@ class WorkerStatus:
     def peers(self) -> list[Peer]:
         """Return the other workers that have started."""
         found: list[Peer] = []
-        for index in range(self._scoreboard.workers):
-            row = self._scoreboard.row(index)
+        for index, row in enumerate(self._rows[: self._scoreboard.workers]):
             pid = row.get("pid")
             if index != self._index and pid:
                 found.append(Peer(index, row.get("generation"), pid))
@@ -125,7 +125,7 @@ class WorkerStatus:
 
     def connections_of_others(self) -> list[int]:
         """Return the number of connections of each other worker that accepts."""
-        rows = map(self._scoreboard.row, self._running())
+        rows = self._running()
         return [row.get("connections") for row in rows if not row.get("not_accepting")]
 
     def least_loaded(self) -> int | None:
@@ -134,32 +134,24 @@ class WorkerStatus:
 
     def starting(self) -> int:
         """Return the generation of the newest other worker that does not serve yet; 0: none."""
-        rows = [
-            self._scoreboard.row(index)
-            for index in range(self._scoreboard.workers)
-            if index != self._index
-        ]
-        found = [
-            row.get("generation")
-            for row in rows
-            if row.get("pid") and not row.get("ready") and not row.get("retired")
-        ]
-        return max(found, default=0)
+        newest = 0
+        for row in self._others():
+            if row.get("pid") and not row.get("ready") and not row.get("retired"):
+                newest = max(newest, row.get("generation"))
+        return newest
 
     def silent(self, announced: set[int]) -> bool:
         """Return True if a running worker has not reported."""
-        return any(
-            self._scoreboard.row(index).get("generation") not in announced
-            for index in self._running()
-        )
+        return any(row.get("generation") not in announced for row in self._running())
 
-    def _running(self) -> list[int]:
+    def _running(self) -> list[Row]:
+        """Return the rows of the other workers that serve and do not hang."""
         oldest = time.monotonic_ns() - FRESH_NS
-        scoreboard = self._scoreboard
-        return [
-            index
-            for index in range(scoreboard.workers)
-            if index != self._index
-            and scoreboard.row(index).get("ready")
-            and scoreboard.row(index).get("heartbeat_ns") >= oldest
-        ]
+        rows = self._others()
+        return [row for row in rows if row.get("ready") and row.get("heartbeat_ns") >= oldest]
+
+    def _others(self) -> list[Row]:
+        """Return the rows of the other workers: asked for with each accept."""
+        rows = self._rows[: self._scoreboard.workers]
+        del rows[self._index : self._index + 1]
+        return rows
