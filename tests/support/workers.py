@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from relay.chat.ids import producer_of
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.limit_settings import Limits
+from relay.server.agent.answer import Answer
 from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.boot_report import BootReport
@@ -74,6 +75,23 @@ IDENTITY = Identity(hashlib.sha256(server_key().spki).digest(), b"", server_key(
 Envelope = TypeVar("Envelope", bound=ServerEnvelope)
 
 
+def answered(secret: Coroutine[object, object, bytes]) -> Answer:
+    """Return the answer that a coroutine gives: later, as that of a key agent comes."""
+    answer = Answer()
+
+    async def give() -> None:
+        answer.give(await secret)
+
+    giving = asyncio.ensure_future(give())
+    _GIVING.add(giving)
+    giving.add_done_callback(_GIVING.discard)
+    return answer
+
+
+_GIVING: set[asyncio.Future[None]] = set()
+"""The loop itself keeps no task."""
+
+
 class LocalAgent:
     """The key agent's service, without the process."""
 
@@ -89,8 +107,12 @@ class LocalAgent:
     async def connect(self) -> None:
         """Nothing to connect to."""
 
-    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
-        """Unwrap a secret."""
+    def unwrap(self, ciphertext: bytes, source: str) -> Answer:
+        """Unwrap a secret; a test that overrides ``secret`` decides when."""
+        return answered(self.secret(ciphertext, source))
+
+    async def secret(self, ciphertext: bytes, source: str) -> bytes:
+        """Return the secret."""
         return server_key().unwrap(ciphertext)
 
     def announce(self, next_hash: bytes) -> None:
@@ -98,11 +120,13 @@ class LocalAgent:
         self.identity = self.identity._replace(next_hash=next_hash)
         self.on_next_key(next_hash)
 
-    def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
+    def prove(self, challenge: bytes, source: str) -> Answer:
         """Prove the next key."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        answer.set_result(server_key().prove_next(challenge, self.identity.next_hash))
-        return answer
+        return answered(self.proof(challenge))
+
+    async def proof(self, challenge: bytes) -> bytes:
+        """Return the proof."""
+        return server_key().prove_next(challenge, self.identity.next_hash)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
-from relay.errors import RelayError
 from relay.local_sockets import credentials
 from relay.refused_calls import reason
+from relay.server.agent.answer import AgentUnavailable, Answer
 from relay.server.agent.protocol import (
     AgentProtocolError,
     Frame,
@@ -33,10 +33,6 @@ RETRY_MAX_S: Final = 0.2
 """Maximum delay between attempts to connect while the agent is being replaced; it doubles."""
 PENDING_MAX: Final = 4096
 """Unanswered requests of one worker; each exists at most until its deadline."""
-
-
-class AgentUnavailable(RelayError):
-    """The key agent did not unwrap a secret: it is gone, hangs, or sheds load."""
 
 
 class _Disconnected(Exception):
@@ -107,27 +103,24 @@ class AgentClient:
         except TimeoutError:
             raise AgentUnavailable(f"the key agent cannot be reached: {self._why}") from None
 
-    def unwrap(self, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future for the 32-byte secret in a ciphertext.
+    def unwrap(self, ciphertext: bytes, source: str) -> Answer:
+        """Return the answer to be: the 32-byte secret in a ciphertext.
 
         ``source`` is the client's address. An invalid ciphertext yields 32 random bytes, not an
         error (implicit rejection). If the connection is lost, reconnects and asks once more. With a
         connection, the usual case, this is one write, without a task or a timer of its own.
 
-        The future raises:
-            AgentUnavailable: no answer within a second, or the agent sheds load.
+        It fails if there is no answer within a second, or the agent sheds load.
         """
         return self._ask(Kind.UNWRAP, ciphertext, source)
 
-    def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future for the proof that the next key follows the server's. As ``unwrap``."""
+    def prove(self, challenge: bytes, source: str) -> Answer:
+        """Return the proof that the next key follows the server's, once it is there: ``unwrap``."""
         return self._ask(Kind.PROVE, challenge, source)
 
-    def _ask(self, kind: Kind, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
+    def _ask(self, kind: Kind, ciphertext: bytes, source: str) -> Answer:
         loop = asyncio.get_running_loop()
-        question = _Question(
-            kind, ciphertext, source, loop.create_future(), loop.time() + REQUEST_DEADLINE_S
-        )
+        question = _Question(kind, ciphertext, source, loop.time() + REQUEST_DEADLINE_S)
         self._questions.append(question)
         if self._timer is None:
             self._timer = loop.call_at(question.deadline, self._expire)
@@ -145,11 +138,11 @@ class AgentClient:
         """
         loop = asyncio.get_running_loop()
         now, questions = loop.time(), self._questions
-        while questions and (questions[0].deadline <= now or questions[0].answer.done()):
+        while questions and (questions[0].deadline <= now or questions[0].answer.done):
             question = questions.popleft()
-            question.fail(AgentUnavailable("the key agent did not answer in time"))
             if self._link is not None:
                 self._link.forget(question)
+            question.answer.fail(AgentUnavailable("the key agent did not answer in time"))
         self._timer = loop.call_at(questions[0].deadline, self._expire) if questions else None
 
     def _link_lost(self, link: _Link) -> None:
@@ -165,7 +158,7 @@ class AgentClient:
     def _lost(self, question: _Question) -> None:
         """The connection ended before the answer."""
         if question.asked > 1:
-            question.fail(AgentUnavailable("the key agent went away twice"))
+            question.answer.fail(AgentUnavailable("the key agent went away twice"))
         else:
             self._ask_when_connected(question)
 
@@ -181,7 +174,7 @@ class AgentClient:
         except TimeoutError:
             return  # ``_expire`` reports it
         except AgentUnavailable as error:
-            question.fail(error)
+            question.answer.fail(error)
             return
         if link.lost:
             self._lost(question)
@@ -257,32 +250,20 @@ def _looked_at(task: asyncio.Future[_Link]) -> None:
 
 
 class _Question:
-    """A request under way, and the future for its answer."""
+    """A request under way."""
 
     __slots__ = ("answer", "asked", "ciphertext", "deadline", "kind", "request", "source")
 
-    def __init__(
-        self,
-        kind: Kind,
-        ciphertext: bytes,
-        source: str,
-        answer: asyncio.Future[bytes],
-        deadline: float,
-    ) -> None:
+    def __init__(self, kind: Kind, ciphertext: bytes, source: str, deadline: float) -> None:
         self.kind = kind
         self.ciphertext = ciphertext
         self.source = source
-        self.answer = answer
+        self.answer = Answer()
         self.deadline = deadline
         self.asked = 0
         """Number of attempts."""
         self.request = 0
         """Its number on the connection."""
-
-    def fail(self, error: AgentUnavailable) -> None:
-        """Fail the future, unless it is done or cancelled."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class _Link(asyncio.Protocol):
@@ -334,11 +315,10 @@ class _Link(asyncio.Protocol):
                 return
             if frame.kind in (Kind.SECRET, Kind.PROOF):
                 self.forget(question)
-                if not question.answer.done():
-                    question.answer.set_result(frame.payload)
+                question.answer.give(frame.payload)
             elif frame.kind == Kind.BUSY:
                 self.forget(question)
-                question.fail(AgentUnavailable("the key agent is busy"))
+                question.answer.fail(AgentUnavailable("the key agent is busy"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -347,18 +327,19 @@ class _Link(asyncio.Protocol):
             self.hello.exception()  # nothing may be waiting for it any more
         pending, self._pending = self._pending, {}
         for question in pending.values():
-            if not question.answer.done():
+            if not question.answer.done:
                 self._on_lost(question)
         self._on_link_lost(self)
 
     def ask(self, question: _Question) -> None:
         """Send a request.
 
-        Its future receives the answer, or the owner is notified of a lost link.
+        It gets its answer, or the owner is notified of a lost link.
         """
         question.asked += 1
         if len(self._pending) >= PENDING_MAX:
-            question.fail(AgentUnavailable("too many handshakes wait for the key agent"))
+            error = AgentUnavailable("too many handshakes wait for the key agent")
+            asyncio.get_running_loop().call_soon(question.answer.fail, error)
             return
         assert self._transport is not None
         question.request = request = self._next

@@ -20,7 +20,8 @@ import pytest
 
 from relay.server.agent import client as agent_client
 from relay.server.agent import service as agent_service
-from relay.server.agent.client import REQUEST_DEADLINE_S, AgentClient, AgentUnavailable
+from relay.server.agent.answer import AgentUnavailable
+from relay.server.agent.client import REQUEST_DEADLINE_S, AgentClient
 from relay.server.agent.keys import load_or_create_key
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service

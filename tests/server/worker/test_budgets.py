@@ -181,13 +181,13 @@ async def test_who_waits_for_the_server_makes_no_room(
 ) -> None:
     """A slow key agent ends no waiting connection; new ones wait in the backlog."""
     free = asyncio.Event()
-    unwrap = LocalAgent.unwrap
+    secret = LocalAgent.secret
 
     async def slow(self: LocalAgent, ciphertext: bytes, source: str) -> bytes:
         await free.wait()
-        return await unwrap(self, ciphertext, source)
+        return await secret(self, ciphertext, source)
 
-    monkeypatch.setattr(LocalAgent, "unwrap", slow)
+    monkeypatch.setattr(LocalAgent, "secret", slow)
     async with one_worker(tmp_path, unauthenticated=16) as worker:
         sessions = worker.parts.connections.sessions
 

@@ -377,7 +377,7 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
     """They arrive many at a time, and each is half a millisecond of work."""
     answers, all_asked, asked = asyncio.Event(), asyncio.Event(), 0
 
-    async def unwrap(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
+    async def secret(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
         nonlocal asked
         asked += 1
         if asked > LOGINS_MANY:
@@ -385,7 +385,7 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
         await answers.wait()
         return server_key().unwrap(ciphertext)
 
-    monkeypatch.setattr(LocalAgent, "unwrap", unwrap)
+    monkeypatch.setattr(LocalAgent, "secret", secret)
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         worker.parts.services.budgets.admission.patience_s = DEADLINE_S  # as above

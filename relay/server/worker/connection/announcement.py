@@ -10,7 +10,7 @@ from relay.wire.envelopes import NextKey
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
-    import asyncio
+    from relay.server.agent.answer import Answer
 
 ANNOUNCED_PER_SWEEP: Final = 20
 """Connections of a worker that get a new announcement per second. Each of them then requests a
@@ -31,8 +31,8 @@ class Recipient(Protocol):
 class ProvesNextKey(Protocol):
     """The key agent's service."""
 
-    def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future for the proof."""
+    def prove(self, challenge: bytes, source: str) -> Answer:
+        """Return the proof, once it is there."""
 
 
 class Announcement:

@@ -7,14 +7,15 @@ handle records of operations: ``reading`` opens them and ``outbox`` seals them.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
-from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.wire.connection import Connection
 from relay.wire.login import proves
 
 if TYPE_CHECKING:
+    from relay.server.agent.answer import Answer
     from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
@@ -26,6 +27,7 @@ KEYS_UNITS: Final = 48
 """Cost of continuing a handshake after the key agent's answer, in units of ``schedule``: about 0.3
 ms."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
+log = logging.getLogger("relay.worker")
 
 
 @final
@@ -33,7 +35,7 @@ class Channel:
     """One connection's encrypted channel."""
 
     __slots__ = (
-        "_deadline", "_owner", "_secret", "_services", "_stream", "_unwrapping", "connection",
+        "_answer", "_deadline", "_owner", "_secret", "_services", "_stream", "connection",
     )  # fmt: skip
 
     def __init__(
@@ -53,9 +55,10 @@ class Channel:
         self._stream = stream
         self._owner: Owner | None = owner
         """None once the socket is closed."""
-        self._unwrapping: Unwrapping | None = None
+        self._answer: Answer | None = None
+        """Of the key agent, from the question until the handshake continues."""
         self._secret: bytes | None = None
-        """The key agent's answer while it waits for a turn."""
+        """What the key agent has answered, while it waits for a turn."""
         self._deadline: float | None = None
         """When the login must be complete, or when the last bytes of a closed connection must be
         sent."""
@@ -72,7 +75,7 @@ class Channel:
     @property
     def unwrapping(self) -> bool:
         """True while the key agent is being asked."""
-        return self._unwrapping is not None
+        return self._answer is not None
 
     @property
     def finished(self) -> bool:
@@ -104,24 +107,19 @@ class Channel:
     # --- handshake and login ----------------------------------------------------------------------
     def unwrap(self, ciphertext: bytes) -> None:
         """Ask the key agent to decrypt the client's ciphertext, then continue the handshake."""
-        self._unwrapping = Unwrapping()
-        agent = self._services.agent
-        self._unwrapping.start(agent, ciphertext, self._stream.peer, self._unwrapped)
+        self._answer = self._services.agent.unwrap(ciphertext, self._stream.peer)
+        self._answer.then(self._unwrapped)
 
-    def _unwrapped(self, secret: bytes | None) -> None:
-        """Continue at once or in a later turn: answers arrive in groups, and each causes some work.
-
-        If the key agent is unavailable the handshake ends, and the client reconnects.
-        """
+    def _unwrapped(self, answer: Answer) -> None:
+        """Continue at once or in a later turn: answers arrive in groups, and each causes work."""
         schedule = self._services.schedule
-        if secret is None:
-            self._unwrapping = None
-            self.connection.abort(NO_KEY_AGENT)
-            self.settle(self._services.clock())
+        if answer.error is not None:
+            log.warning("unwrap_failed", extra={"reason": type(answer.error).__name__})
+            self._go_on(None, self._services.clock())
         elif schedule.has_time_for_logins():
-            self._go_on(secret, self._services.clock())
+            self._go_on(answer.secret, self._services.clock())
         else:
-            self._secret = secret
+            self._secret = answer.secret
             schedule.add(self, 0.0, 0)
 
     def take_turn(self, now: float) -> None:
@@ -130,18 +128,25 @@ class Channel:
         if secret is None:
             return
         self._services.schedule.queue.charge(self, 0.0, KEYS_UNITS, drained=True)
+        self._go_on(secret, now)
+
+    def _go_on(self, secret: bytes | None, now: float) -> None:
+        """Continue the handshake; None: the key agent is unavailable. Raises nothing.
+
+        Without it the handshake ends, and the client reconnects.
+        """
+        self._answer = None
         try:
-            self._go_on(secret, now)
-        except Exception as error:  # noqa: BLE001 - who else has a turn is not to blame
+            if secret is None:
+                self.connection.abort(NO_KEY_AGENT)
+            else:
+                self.connection.provide_secret(secret, now)
+            self.settle(now)
+            if self._owner is not None:
+                self._owner.on_keys(now)
+        except Exception as error:  # noqa: BLE001 - who else has a turn or an answer is not to blame
             if self._owner is not None:
                 self._owner.failed(error)
-
-    def _go_on(self, secret: bytes, now: float) -> None:
-        self._unwrapping = None
-        self.connection.provide_secret(secret, now)
-        self.settle(now)
-        if self._owner is not None:
-            self._owner.on_keys(now)
 
     def await_login(self, now: float) -> None:
         """Start the login phase after the handshake: limit its time and what it may receive."""
@@ -184,8 +189,8 @@ class Channel:
 
     def end(self) -> None:
         """Release everything after the socket is closed, without callbacks or reference cycles."""
-        if self._unwrapping is not None:
-            self._unwrapping.cancel()
-            self._unwrapping = None
+        if self._answer is not None:
+            self._answer.cancel()
+            self._answer = None
         self._secret = None
         self._owner = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +17,7 @@ from relay.store.errors import StoreError
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.limit_settings import Limits
+    from relay.server.agent.answer import Answer
     from relay.server.worker.connection.announcement import Announcement
     from relay.server.worker.connection.budgets.admission import Admission
     from relay.server.worker.connection.budgets.source_usage import Source, Sources
@@ -65,8 +66,8 @@ class Searching(Protocol):
 class Unwrap(Protocol):
     """The key agent's service: decrypts a wrapped secret."""
 
-    def unwrap(self, ciphertext: bytes, source: str) -> Awaitable[bytes]:
-        """Return an awaitable for the 32-byte secret: a random one if the ciphertext is invalid."""
+    def unwrap(self, ciphertext: bytes, source: str) -> Answer:
+        """Return the 32-byte secret, once it is there: random if the ciphertext is invalid."""
 
 
 @dataclass(slots=True)
