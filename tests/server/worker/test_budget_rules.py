@@ -182,6 +182,84 @@ def test_idle_connections_are_not_taken_for_logins() -> None:
     assert admission.logging_in(60.0) == admission.unauthenticated
 
 
+@given(st.data())
+def test_the_count_of_those_who_log_in_is_what_a_recount_finds(data: st.DataObject) -> None:
+    """Whoever comes, logs in, ends, is evicted or just goes, in any order."""
+    admission = Admission(10_000, limits(unauthenticated=128), Rush())
+    source, now = source_named("a"), 0.0
+    inside: list[FakeConnection] = []
+    slow: set[FakeConnection] = set()
+    members: list[FakeConnection] = []
+    leaving: list[FakeConnection] = []
+
+    def one_of(connections: list[FakeConnection]) -> FakeConnection:
+        return connections[data.draw(st.integers(0, len(connections) - 1))]
+
+    for _ in range(data.draw(st.integers(1, 30))):
+        step = data.draw(st.sampled_from(["come", "wait", "act", "log in", "end", "go", "vanish"]))
+        if step == "come":
+            for _ in range(data.draw(st.integers(1, LOGINS_MANY + 8))):
+                verdict = admission.admit(source)
+                if verdict.evicted is not None:
+                    (inside if verdict.evicted in inside else leaving).remove(verdict.evicted)
+                if verdict.admitted:
+                    silent = data.draw(st.booleans())
+                    inside.append(FakeConnection(source, silent=silent, since_s=now))
+                    admission.enter(inside[-1])
+        elif step == "wait":
+            now += data.draw(st.sampled_from([0.0, 0.1, 0.5, PATIENCE_S, PATIENCE_MAX_S]))
+        elif step == "act" and inside:
+            acting = one_of(inside)
+            acting.silent = not acting.silent
+        elif step == "log in" and inside:
+            members.append(one_of(inside))
+            inside.remove(members[-1])
+            admission.log_in(members[-1], now)
+        elif step == "end" and members:
+            leaving.append(one_of(members))
+            members.remove(leaving[-1])
+            admission.log_out(leaving[-1])
+        elif step == "go" and leaving:
+            admission.leave(gone := one_of(leaving))
+            leaving.remove(gone)
+        elif step == "vanish" and inside:
+            admission.leave(gone := one_of(inside))
+            admission.leave(gone)  # again: no effect
+            inside.remove(gone)
+        if len(inside) >= LOGINS_MANY:
+            slow.update(one for one in inside if one.since_us <= (now - _login_s(admission)) * 1e6)
+        found = len(inside)
+        if found >= LOGINS_MANY:
+            late = [one for one in inside if one in slow][-NEWEST:]
+            fresh = sum(one not in slow for one in inside)
+            found = fresh + (0 if fresh >= LOGINS_MANY else sum(not one.silent for one in late))
+            if found >= LOGINS_MANY:
+                found = len(inside)
+        assert admission.logging_in(now) == found
+        assert admission.unauthenticated == len(inside) + len(leaving)
+        assert source.unauthenticated == admission.unauthenticated
+        assert (admission.authenticated, source.authenticated) == (len(members), len(members))
+
+
+def _login_s(admission: Admission) -> float:
+    return admission._login_s_max
+
+
+def test_who_is_sent_away_does_not_log_in() -> None:
+    """Hundreds may be at once, and those who do log in would wait with heavy users."""
+    admission = Admission(100, limits(unauthenticated=1024), Rush())
+    members = [FakeConnection(source_named(f"a{n}")) for n in range(LOGINS_MANY)]
+    enter_all(admission, *members)
+    for one in members:
+        admission.log_in(one, 0.0)
+    for one in members:
+        admission.log_out(one)
+    assert admission.unauthenticated == LOGINS_MANY
+    assert admission.logging_in(0.0) == 0
+    enter_all(admission, FakeConnection(source_named("b")))
+    assert admission.logging_in(0.0) == 1
+
+
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
     """A few may be a port scan and do not delay others; of many, the oldest are closed."""
     admission = Admission(10_000, limits(unauthenticated=1024), Rush())

@@ -13,7 +13,7 @@ earlier ones log in (``defers``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay.server.metrics import Budget
@@ -40,8 +40,8 @@ LOGINS_MANY: Final = 24
 """From this many on, logins are many. A handshake with a login or a registration takes one or two
 milliseconds of CPU time."""
 NEWEST: Final = 4 * LOGINS_MANY
-"""How many of the newest connections are looked at to count those that may be logging in. Those of
-ended logins, which are being closed, are among them."""
+"""How many of the connections that take longer than logins do, the newest ones, are looked at to
+count those that may be logging in all the same."""
 
 
 class Connection(Protocol):
@@ -87,8 +87,14 @@ class Admission:
         self._rush = rush
         self._authenticated_max = authenticated_max
         self._limits = limits
-        self._unauthenticated: dict[Connection, None] = {}
-        """Connections that are not logged in, in order of arrival."""
+        self._slow: dict[Connection, None] = {}
+        """Connections that are not logged in and take longer than logins do, in order of arrival.
+        """
+        self._new: dict[Connection, None] = {}
+        """Those that arrived later, in order of arrival. Asked for how many they are with each step
+        of each login, which therefore looks at none of them."""
+        self._leaving: dict[Connection, None] = {}
+        """Those whose login ended, until they are closed."""
         self.authenticated = 0
         """Number of connections that are logged in."""
         self._login_s = 0.0
@@ -103,7 +109,7 @@ class Admission:
     @property
     def unauthenticated(self) -> int:
         """Number of connections that are not logged in."""
-        return len(self._unauthenticated)
+        return len(self._slow) + len(self._new) + len(self._leaving)
 
     @property
     def connections_max(self) -> int:
@@ -112,8 +118,8 @@ class Admission:
 
     def closed(self) -> bool:
         """Return True if no connection can be admitted: all slots wait for the server."""
-        return len(self._unauthenticated) >= self._limits.unauthenticated and (
-            self._oldest_silent(self._unauthenticated) is None
+        return self.unauthenticated >= self._limits.unauthenticated and (
+            self._oldest_silent(self._all()) is None
         )
 
     def defers(self, now: float, *, few: bool = False) -> bool:
@@ -127,32 +133,34 @@ class Admission:
             few: another worker is about to accept, and should get its share.
         """
         defer_from = min(FEW if few else DEFER_FROM, self._limits.unauthenticated // 2)
-        if not defer_from < len(self._unauthenticated) < self._limits.unauthenticated:
+        if not defer_from < self.unauthenticated < self._limits.unauthenticated:
             return False
-        oldest = next(islice(self._unauthenticated, defer_from, None))  # but for the idle ones
+        oldest = next(islice(self._all(), defer_from, None))  # but for the idle ones
         return now - oldest.since_us / 1e6 < self._login_s_max
 
     def logging_in(self, now: float) -> int:
         """Return how many connections may be logging in; exactly, if it is below ``LOGINS_MANY``.
 
-        Of that many unauthenticated ones or more, those do not count that have been silent for
-        longer than logins take. Otherwise a few dozen idle connections, which cost nothing, would
-        be treated as so many logins.
+        Of that many unauthenticated ones or more, those do not count that are silent and take
+        longer than logins do. Otherwise a few dozen idle connections, which cost nothing, would be
+        treated as so many logins.
 
         Args:
             now: by the clock of ``Connection.since_us``, in seconds.
         """
-        count = len(self._unauthenticated)
+        new, slow = self._new, self._slow
+        count = len(new) + len(slow)
         if count < LOGINS_MANY:
             return count
         since_us = (now - self._login_s_max) * 1e6
-        found = 0
-        for one in islice(reversed(self._unauthenticated), NEWEST):
-            if one.since_us > since_us or not one.silent:
-                found += 1
-                if found == LOGINS_MANY:
-                    return count
-        return found
+        while new and (oldest := next(iter(new))).since_us <= since_us:
+            del new[oldest]
+            slow[oldest] = None
+        found = len(new)
+        if found < LOGINS_MANY:
+            for one in islice(reversed(slow), NEWEST):
+                found += not one.silent
+        return found if found < LOGINS_MANY else count
 
     @property
     def _login_s_max(self) -> float:
@@ -164,22 +172,24 @@ class Admission:
         limits = self._limits
         per_source = 0 if source.exempt else limits.unauthenticated_per_source
         if per_source and source.unauthenticated >= per_source:
-            own = (one for one in self._unauthenticated if one.source is source)
+            own = (one for one in self._all() if one.source is source)
             return self._in_place_of(own, Budget.UNAUTHENTICATED_PER_SOURCE)
-        if len(self._unauthenticated) >= limits.unauthenticated:
-            return self._in_place_of(self._unauthenticated, Budget.UNAUTHENTICATED)
+        if self.unauthenticated >= limits.unauthenticated:
+            return self._in_place_of(self._all(), Budget.UNAUTHENTICATED)
         return Verdict(True)
 
     def enter(self, connection: Connection) -> None:
-        """Add an unauthenticated connection: new, or one whose login ended before it was closed."""
-        self._unauthenticated[connection] = None
+        """Add a new connection."""
+        self._new[connection] = None
         connection.source.unauthenticated += 1
 
     def leave(self, connection: Connection) -> None:
         """Remove an unauthenticated connection that is closed or about to be. Idempotent."""
-        if connection in self._unauthenticated:
-            del self._unauthenticated[connection]
-            connection.source.unauthenticated -= 1
+        for group in (self._new, self._slow, self._leaving):
+            if connection in group:
+                del group[connection]
+                connection.source.unauthenticated -= 1
+                return
 
     def login_refusal(self, source: Source) -> Budget | None:
         """Return the budget that prevents a login from this source, or None if it is allowed."""
@@ -203,7 +213,12 @@ class Admission:
         """Move a connection whose login ended to the unauthenticated ones until it is closed."""
         self.authenticated -= 1
         connection.source.authenticated -= 1
-        self.enter(connection)
+        self._leaving[connection] = None
+        connection.source.unauthenticated += 1
+
+    def _all(self) -> Iterable[Connection]:
+        """Return the unauthenticated connections: in order of arrival, then those that leave."""
+        return chain(self._slow, self._new, self._leaving)
 
     def _in_place_of(self, candidates: Iterable[Connection], budget: Budget) -> Verdict:
         evicted = self._oldest_silent(candidates)
