@@ -201,7 +201,8 @@ def test_the_count_of_those_who_log_in_is_what_a_recount_finds(data: st.DataObje
             for _ in range(data.draw(st.integers(1, LOGINS_MANY + 8))):
                 verdict = admission.admit(source)
                 if verdict.evicted is not None:
-                    (inside if verdict.evicted in inside else leaving).remove(verdict.evicted)
+                    evicted = cast("FakeConnection", verdict.evicted)
+                    (inside if evicted in inside else leaving).remove(evicted)
                 if verdict.admitted:
                     silent = data.draw(st.booleans())
                     inside.append(FakeConnection(source, silent=silent, since_s=now))

@@ -19,6 +19,7 @@ import relay.server.worker.connection.endings
 import relay.server.worker.connection.owner
 import relay.server.worker.connection.received
 import relay.server.worker.connection.requests.join
+import relay.server.worker.connection.requests.next_key
 import relay.server.worker.connection.requests.rooms
 import relay.server.worker.connection.requests.special_sends
 import relay.server.worker.connection.sends
