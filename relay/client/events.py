@@ -329,8 +329,8 @@ class Joined(NamedTuple):
     start: Cursor
     head: Cursor
     another: bool = False
-    """True if it is not the room of this name that this client was in before: that one was deleted,
-    and somebody has created another one."""
+    """True if it is not the room of this name that this client was in before: that one no longer
+    exists, and somebody has created another one."""
 
 
 class Members(NamedTuple):

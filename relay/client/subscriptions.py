@@ -7,7 +7,7 @@ has *taken* is in ``event_queue``.
 
 Here is also which of the rooms that have a name one after another the program means: the one that
 it has joined, created or entered last. What it sends names that one, also after a reconnection, and
-after the room was deleted: it is then refused, even if somebody else has created a room of that
+when the room is gone: it is then refused, even if somebody else has created a room of that
 name.
 """
 

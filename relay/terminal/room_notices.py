@@ -165,7 +165,7 @@ def back_in(joined: Joined) -> str:
     """Return the notice for a user who has joined the room again."""
     here = harmless_name(joined.room)
     if joined.another:
-        return f"in {here}, which is another room: the one before was deleted"
+        return f"in {here}, which is another room: the one before no longer exists"
     return f"in {here} again; /history shows what was said meanwhile"
 
 

@@ -535,9 +535,9 @@ def test_a_chat_whose_room_was_deleted_and_created_again(
         done("room", "create", address, room, "--name", "carl")
         bert.types("a secret", "/topic secret")
         bert.is_told(f"not sent, you are no longer in {room}; /join follows it again, if you may")
-        bert.is_told("refused: NO_SUCH_ROOM: that room was deleted; join again")
+        bert.is_told("refused: NO_SUCH_ROOM: that room no longer exists; join again")
         bert.types("/join")
-        bert.is_told(f"in {room}, which is another room: the one before was deleted")
+        bert.is_told(f"in {room}, which is another room: the one before no longer exists")
         bert.types("hello")
     assert bert.process.returncode == 1
     found = done("history", address, room, "--name", "carl")
@@ -560,4 +560,4 @@ def test_a_chat_whose_room_is_another_one_after_a_kick(
         done("room", "delete", address, room, "--name", "anna", "--yes")
         done("room", "create", address, room, "--name", "carl")
         bert.types("/join")
-        bert.is_told(f"in {room}, which is another room: the one before was deleted")
+        bert.is_told(f"in {room}, which is another room: the one before no longer exists")

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from relay import BlockingClient
+from relay import BlockingClient, NoSuchRoom
 from relay.chat.partition import partition_of
 from relay.cli.process.exits import CommandError
 from relay.cli.server_commands.backup import RunningRelay
 from relay.cli.server_commands.ctl_client import Server, locate
-from relay.client.events import Gap, Message
+from relay.client.events import Gap, Message, Unfollowed
 from relay.errors import StartError
 from relay.server.backups.create import FILE_BYTES_MAX, create
 from relay.server.backups.restore import restore
@@ -122,6 +122,8 @@ def test_clients_resume_at_a_relay_that_was_restored(tmp_path: Path) -> None:
         ended = run_relay("ctl", "--data", data, "backup", to)
         assert ended.returncode == 0, ended.stderr
         assert "commits were held" in ended.stderr
+        alice.send(SECOND, "in a room that is lost")
+        bob.join(SECOND)
         alice.send(FIRST, "lost")
         assert next(e for e in events if isinstance(e, Message)).body == b"lost"
         relay.stop()
@@ -130,8 +132,19 @@ def test_clients_resume_at_a_relay_that_was_restored(tmp_path: Path) -> None:
         assert (restored["logs"], restored["entries"]) == (3, 4)  # the room and two accounts
         relay.start()
         assert alice.send(FIRST, "after").seq == 3  # the lost sequence number, in a new epoch
-        gap = next(e for e in events if isinstance(e, Gap | Message))
-        assert isinstance(gap, Gap)
+        gone = "NO_SUCH_ROOM: that room no longer exists; join again for another one of its name"
+        out: dict[str, str] = {}
+        gap: Gap | None = None
+        while gap is None or not out:
+            event = next(e for e in events if isinstance(e, Gap | Message | Unfollowed))
+            if isinstance(event, Unfollowed):
+                out[event.room] = event.detail
+            else:
+                assert isinstance(event, Gap)
+                gap = event
+        assert out == {SECOND: gone}, "nobody has deleted it"
+        with pytest.raises(NoSuchRoom, match="no longer exists"):
+            bob.send(SECOND, "for those who were in it")
         after = next(e for e in events if isinstance(e, Message))
         assert (after.seq, after.body) == (3, b"after")
 

@@ -54,6 +54,9 @@ class Refused(Exception):
 
 
 def not_this_room() -> Refused:
-    """Return the refusal of what is for an earlier room of this name, which was deleted."""
-    text = "that room was deleted; join again for the one that has its name now"
+    """Return the refusal of what is for an earlier room of this name.
+
+    It was deleted, or the server was restored from a backup without it. Nothing tells which.
+    """
+    text = "that room no longer exists; join again for another one of its name"
     return Refused(Reason.NO_SUCH_ROOM, text)

@@ -50,7 +50,7 @@ from tests.support.pair import server_key
 from tests.support.workers import Cluster, TestClient
 from tests.torture.proxy import Gate
 
-GONE = "that room was deleted"
+GONE = "that room no longer exists"
 PENDING = 5
 STREAM = 60
 """Messages of each of those who race with the deletion."""
@@ -333,7 +333,7 @@ async def unfollowed(client: Client) -> Unfollowed:
 
 
 async def is_gone(answer: Awaitable[object]) -> None:
-    """Its room was deleted."""
+    """Its room no longer exists."""
     with pytest.raises(NoSuchRoom, match=GONE):
         await answer
 
