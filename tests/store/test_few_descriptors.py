@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.support.logs import append, entries, message, open_partition
 @contextlib.contextmanager
 def no_descriptor() -> Iterator[None]:
     """Within the context, none is free."""
+    gc.collect()  # what other tests have left would be closed at any time
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as taken:
         taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))

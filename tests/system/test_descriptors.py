@@ -18,7 +18,7 @@ from tests.support.cluster import DEADLINE_S, Relay, wait_until
 PAUSES = 5
 """Accepting pauses 0.1 s each time."""
 SAMPLES = 100
-"""Samples of the process state: a spinning loop never sleeps."""
+"""Samples of the process state: a spinning loop never sleeps, one that waits for a CPU seldom."""
 
 
 def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
             for number in range(20):  # connected clients are served
                 assert alice.send("lobby", "meanwhile").seq == number + 2
             states = list(_looked_at(worker))
-            assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 2, "the loop spins"
+            assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 10, "the loop spins"
             resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
             waiting.settimeout(DEADLINE_S)
             assert waiting.recv(1), "no ServerHello after descriptors became free"

@@ -769,6 +769,6 @@ async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> N
             worker.clients.clear()
             del client
             await until(lambda: not worker.parts.connections.sessions, "the end of all")
-            await until(lambda: alive() == before, "nothing to be left")
+            await until(lambda: alive() <= before, "nothing to be left")
         finally:
             gc.enable()
