@@ -57,6 +57,15 @@ def room_name(value: object) -> str:
     raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
 
 
+def room_identity(name: str, value: object) -> bytes:
+    """Return the identity of a room; empty: of none."""
+    if not isinstance(value, bytes):
+        raise _wrong_type(name, value, "bytes")
+    if value and len(value) != limits.EPOCH_BYTES:
+        raise ValueError(f"{name} has {len(value)} bytes; it must have {limits.EPOCH_BYTES}, or 0")
+    return value
+
+
 ME: Final = "@me"
 """The account's own inbox, whatever its name is."""
 

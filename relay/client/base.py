@@ -134,6 +134,15 @@ class ClientBase:
         return dict(self._chat.queue.taken)
 
     @property
+    def room_identities(self) -> dict[str, bytes]:
+        """Which rooms this client means, by name: of those that it has joined, created or entered.
+
+        Save one with a message, and pass it to ``send`` or ``post`` after a restart of the program.
+        A room that nobody has written in yet has none.
+        """
+        return self._chat.rooms.subscriptions.identities()
+
+    @property
     def identity(self) -> Identity:
         """This instance's identity, with its current counters: save it, and keep it secret."""
         account = self._state.login.account
@@ -186,6 +195,11 @@ class RoomBase(Generic[Calls]):
     def cursor(self) -> Cursor | None:
         """The last message that the program took: save it. None: the room is not joined."""
         return self._calls.cursors.get(self.name)
+
+    @property
+    def identity(self) -> bytes:
+        """Which room of this name it is: see ``room_identities`` of the client; empty: unknown."""
+        return self._calls.room_identities.get(self.name, b"")
 
 
 def no_answer(timeout_s: float | None, what: str = "") -> TimedOut:

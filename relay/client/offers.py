@@ -11,17 +11,22 @@ from relay.client.pending_sends import Offer
 
 
 def message(
-    room: str, body: str | bytes, content_type: str, reply_to: LogEntry | Cursor | None
+    room: str,
+    body: str | bytes,
+    content_type: str,
+    reply_to: LogEntry | Cursor | None,
+    room_identity: bytes,
 ) -> Offer:
     """Return a message, possibly a reply to another one. Raises TypeError, ValueError."""
     data = arguments.body_bytes(body)
+    identity = arguments.room_identity("room_identity", room_identity)
     if reply_to is None:
-        return Offer(room, content_type, data)
+        return Offer(room, content_type, data, identity=identity)
     if isinstance(reply_to, LogEntry):
         about = _message_of(reply_to)
     else:
         about = arguments.place("reply_to", reply_to)
-    return Offer(room, content_type, data, int(Kind.MESSAGE), about)
+    return Offer(room, content_type, data, int(Kind.MESSAGE), about, identity)
 
 
 def edit(entry: LogEntry, body: str | bytes, content_type: str) -> Offer:

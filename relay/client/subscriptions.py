@@ -136,6 +136,11 @@ class Subscriptions:
         subscription = self._rooms.get(log)
         return self._meant.get(log, b"") if subscription is None else subscription.identity
 
+    def identities(self) -> dict[str, bytes]:
+        """Return which rooms the program means, by their names."""
+        followed = {name: one.identity for name, one in self._rooms.items()}
+        return {name: one for name, one in (self._meant | followed).items() if one}
+
     def offline(self) -> None:
         """The connection has ended: nothing is joined."""
         for subscription in self._rooms.values():

@@ -16,15 +16,7 @@ from relay.client.aio.posts import Post, Sending
 from relay.client.aio.pump import Pump
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.errors import TimedOut
-from relay.client.events import (
-    Event,
-    HistoryPage,
-    Joined,
-    LogEntry,
-    Members,
-    SearchPage,
-    Stored,
-)
+from relay.client.events import Event, HistoryPage, Joined, LogEntry, Members, SearchPage, Stored
 from relay.client.pending_sends import Offer
 
 Answer: TypeAlias = "asyncio.Future[Any]"
@@ -272,6 +264,7 @@ class AsyncCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
+        room_identity: bytes = b"",
         timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored.
@@ -285,6 +278,8 @@ class AsyncCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
+            room_identity: which room of that name it is for (``room_identities``); empty: the one
+                that this client means, or else whichever has the name.
             timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
@@ -294,7 +289,8 @@ class AsyncCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        return await self._append(offers.message(room, body, content_type, reply_to), timeout)
+        offer = offers.message(room, body, content_type, reply_to, room_identity)
+        return await self._append(offer, timeout)
 
     async def post(
         self,
@@ -303,6 +299,7 @@ class AsyncCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
+        room_identity: bytes = b"",
         timeout: float | None = None,
     ) -> Post:
         """Append a message; wait only for space in the window.
@@ -312,6 +309,7 @@ class AsyncCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
+            room_identity: as for ``send``.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
@@ -324,7 +322,7 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        offer = offers.message(room, body, content_type, reply_to)
+        offer = offers.message(room, body, content_type, reply_to, room_identity)
         if self._pump.space.congested or not self._chat.sends.has_space(len(offer.body)):
             offer = self._chat.meant(offer)
             try:

@@ -259,6 +259,7 @@ class BlockingCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
+        room_identity: bytes = b"",
         timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored.
@@ -272,6 +273,8 @@ class BlockingCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
+            room_identity: which room of that name it is for (``room_identities``); empty: the one
+                that this client means, or else whichever has the name.
             timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
@@ -281,7 +284,8 @@ class BlockingCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        return self._append(offers.message(room, body, content_type, reply_to), timeout)
+        offer = offers.message(room, body, content_type, reply_to, room_identity)
+        return self._append(offer, timeout)
 
     def post(
         self,
@@ -290,6 +294,7 @@ class BlockingCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
+        room_identity: bytes = b"",
         timeout: float | None = None,
     ) -> BlockingPost:
         """Append a message; wait only for space in the window.
@@ -301,6 +306,7 @@ class BlockingCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
+            room_identity: as for ``send``.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
@@ -313,7 +319,8 @@ class BlockingCalls(ClientBase):
         """
         timeout = arguments.seconds_or_none("timeout", timeout)
         answer = BlockingPost(self._pump, reported=True)
-        self._submit(offers.message(room, body, content_type, reply_to), answer, timeout)
+        offer = offers.message(room, body, content_type, reply_to, room_identity)
+        self._submit(offer, answer, timeout)
         self._pump.gathered += 1
         if self._pump.gathered >= GATHER_MAX:
             self._pump.settle()

@@ -68,6 +68,10 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str
     *((method, ("bad", "x"), {"reply_to": cursor}, error, "reply_to")
       for method in ("send", "post")
       for cursor, error in [("x", TypeError), (7, TypeError), (Cursor(b"short", 1), ValueError)]),
+    *((method, ("bad", "x"), {"room_identity": identity}, error, "room_identity")
+      for method in ("send", "post")
+      for identity, error in [("e" * 8, TypeError), (None, TypeError), (b"short", ValueError),
+                              (Cursor(EPOCH, 1), TypeError), (bytes(9), ValueError)]),
     *((method, (entry, *rest), {}, TypeError, "message must be a Message")
       for method, rest in [("edit", ("x",)), ("redact", ()), ("react", ("x",)), ("mark_read", ())]
       for entry in (None, "x", Cursor(EPOCH, 1))),

@@ -21,6 +21,7 @@ from relay import (
     Message,
     MessagesMissing,
     NameInvalid,
+    NoSuchRoom,
     NotAMember,
     NotConnected,
     Unfollowed,
@@ -196,3 +197,35 @@ async def test_a_room_that_nobody_reads_is_bounded_like_all_others(
             if message.text == "own":
                 break
         assert texts == [*(f"m{n}" for n in range(500)), "own"]
+
+
+async def test_which_room_it_is(client: Client, room: str) -> None:
+    """A message may name it; one that names another room is refused, and stored nowhere."""
+    await client.send(room, "begins it")
+    assert client.room_identities == {}
+    async with client.room(room) as joined:
+        identity = joined.identity
+        assert client.room_identities == {room: identity}
+        assert len(identity) == 8
+    await client.send(room, "one", room_identity=identity)
+    with pytest.raises(NoSuchRoom, match="no longer exists"):
+        await client.send(room, "none", room_identity=bytes(7) + b"x")
+    await (await client.post(room, "two", room_identity=identity))
+    async with client.room(room, last=2) as joined:
+        assert [(await anext(joined)).text for _ in range(2)] == ["one", "two"]
+
+
+def test_which_room_it_is_blocking(relay: Relay, room: str) -> None:
+    """The same."""
+    with BlockingClient(relay.address) as client:
+        client.send(room, "begins it")
+        assert client.room_identities == {}
+        with client.room(room) as joined:
+            identity = joined.identity
+            assert client.room_identities == {room: identity}
+        client.send(room, "one", room_identity=identity)
+        with pytest.raises(NoSuchRoom, match="no longer exists"):
+            client.send(room, "none", room_identity=bytes(7) + b"x")
+        client.post(room, "two", room_identity=identity).result()
+        with client.room(room, last=2) as joined:
+            assert [next(joined).text for _ in range(2)] == ["one", "two"]

@@ -173,6 +173,30 @@ async def test_who_was_away_says_nothing_to_strangers(cluster: Cluster, killed: 
     assert room.bodies() == [b"hello, mallory"]
 
 
+async def test_what_a_program_saved_before_its_restart_is_for_its_room(cluster: Cluster) -> None:
+    """It names the room that it meant then, also if it joins the next one of the name first."""
+    alice = await private(cluster, "bob")
+    room = Public(cluster)
+    async with client_at(others(cluster)[0].port, "bob") as bob:
+        assert bob.room_identities == {}
+        await bob.join(LOG)
+        saved = bob.room_identities[LOG]
+        assert saved == stored(cluster.home(LOG))[0].epoch
+        await bob.send(LOG, "before", room_identity=saved)
+    await room.replaces(alice)
+    async with client_at(others(cluster)[0].port, "bob") as bob:
+        await is_gone(bob.send(LOG, "secret 1", room_identity=saved))
+        posted = await bob.post(LOG, "secret 2", room_identity=saved)
+        await is_gone(posted)
+        async with bob.room(LOG) as other:
+            assert other.identity == bob.room_identities[LOG] == room.identity != saved
+            await is_gone(bob.send(LOG, "secret 3", room_identity=saved))
+            await other.send("for all")
+        assert other.identity == b""
+        await bob.send(LOG, "for whoever is there")
+    assert room.bodies() == [b"for all", b"for whoever is there"]
+
+
 async def test_what_waited_for_space_is_meant_for_the_room_of_its_call(cluster: Cluster) -> None:
     """The window is full, and the program joins the new room before there is space."""
     alice = await private(cluster, "bob")
