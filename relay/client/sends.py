@@ -176,7 +176,7 @@ class Sends:
     # --- answers ---------------------------------------------------------------------------------
     def acknowledged(self, ack: Ack, now: float) -> None:
         """The server has stored a send."""
-        answered = self._answered(ack.log, ack.counter)
+        answered = self._answered(ack.log, ack.counter, now)
         if answered is None:
             return
         sends, send = answered
@@ -197,7 +197,7 @@ class Sends:
         Returns:
             True when the room begins to wait for a store that cannot be written.
         """
-        answered = self._answered(envelope.log, envelope.counter)
+        answered = self._answered(envelope.log, envelope.counter, now)
         if answered is None:
             return False
         sends, send = answered
@@ -226,13 +226,19 @@ class Sends:
         self._waiting.clear()
 
     # --- inside ----------------------------------------------------------------------------------
-    def _answered(self, room: str, counter: int) -> tuple[RoomSends, PendingSend] | None:
+    def _answered(
+        self, room: str, counter: int, now: float
+    ) -> tuple[RoomSends, PendingSend] | None:
         """Return the send of an answer; None for an unexpected answer, which has no effect."""
         sends = self._rooms.get(room)
         send = None if sends is None else sends.in_flight.pop(counter, None)
         if sends is None or send is None:
             return None
         self.in_flight -= 1
+        if send not in sends.pending:  # it was refused together with one before it
+            if not sends.in_flight:
+                self._drained(sends, now)
+            return None
         return sends, send
 
     def _end(self, sends: RoomSends, send: PendingSend, result: Stored | ClientError) -> None:
@@ -302,9 +308,17 @@ class Sends:
         self._end(sends, send, error)
         if not free:
             return
+        # A room that was deleted is gone for good, and nothing behind this send is stored: each of
+        # the others for that room would be refused in turn, after all were sent again.
+        gone = envelope.code == ErrorCode.NO_SUCH_ROOM and send.identity
+        ended = 1
         for other in behind:
-            other.counter -= 1
-        sends.next_counter -= 1
+            if gone and other.identity == gone:
+                self._end(sends, other, refused(envelope.code, envelope.arg, envelope.text))
+                ended += 1
+            else:
+                other.counter -= ended
+        sends.next_counter -= ended
         # Later transmissions are under way with counters that will not be accepted.
         self._go_back(sends, now, 0.0)
 

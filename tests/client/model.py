@@ -27,6 +27,8 @@ class ModelLog:
         """Counter to seq."""
         self.last: int | None = None
         """None: the producer is not known."""
+        self.gone = b""
+        """The identity of a room that was deleted."""
 
     def offer(self, send: Send) -> Ack | Refused:
         """Decide about one send."""
@@ -41,6 +43,8 @@ class ModelLog:
             return Ack(self.log, counter, EPOCH, seq)
         if counter != last + 1:
             return self.refuse(counter, ErrorCode.EXPECTED, last + 1)
+        if self.gone and send.identity == self.gone:
+            return self.refuse(counter, ErrorCode.NO_SUCH_ROOM)
         self.stored.append(send.body)
         self.last = counter
         self.ids[counter] = len(self.stored)

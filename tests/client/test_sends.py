@@ -10,7 +10,14 @@ from relay import limits
 from relay.client.errors import ClientClosed
 from relay.client.events import Stored
 from relay.client.pending_sends import Offer
-from relay.client.refusals import BadRequest, Busy, IdConflict, Unavailable, UnknownOutcome
+from relay.client.refusals import (
+    BadRequest,
+    Busy,
+    IdConflict,
+    NoSuchRoom,
+    Unavailable,
+    UnknownOutcome,
+)
 from relay.client.sends import Sends
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Refused
@@ -38,11 +45,12 @@ class Window:
         self.results: dict[object, object] = {}
         self.sends.online(limits.SENDS_UNACKNOWLEDGED_MAX)
 
-    def add(self, *bodies: str) -> None:
+    def add(self, *bodies: str, identity: bytes = b"") -> None:
         """Queue messages; each is its own token."""
         for body in bodies:
             assert self.sends.has_space(len(body))
-            self.sends.add(Offer("room", "text/plain", body.encode()), body)
+            offer = Offer("room", "text/plain", body.encode(), identity=identity)
+            self.sends.add(offer, body)
 
     def transmitted(self) -> list[int]:
         """Transmit, and return the counters that left."""
@@ -259,6 +267,65 @@ def test_a_whole_window_refused() -> None:
     assert window.transmitted() == [1]
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["first", "later"])
+def test_a_window_for_a_room_that_is_gone(known: bool) -> None:
+    """One refusal is enough for all that is meant for it. With one each, all that follow would be
+    sent again each time: 200 messages took the server minutes.
+    """
+    window = Window()
+    window.log.gone = b"deleted"
+    if known:
+        window.add("before")
+        window.settle()
+    gone = [f"m{n}" for n in range(100)]
+    window.add(*gone[:50], identity=b"deleted")
+    window.add("one", identity=b"next")
+    window.add(*gone[50:], identity=b"deleted")
+    window.add("two")
+    first = window.transmitted()[0]
+    answers = [window.log.offer(send) for send in window.out]
+    window.answer(answers[0])
+    assert {type(window.results[body]) for body in gone} == {NoSuchRoom}
+    assert len({id(window.results[body]) for body in gone}) == len(gone)
+    window.answer(*answers[1:])
+    window.settle()
+    assert window.log.stored[known:] == [b"one", b"two"]
+    assert window.sends.counters() == {"room": first + 2}
+    assert (window.sends.bytes, window.sends.in_flight) == (0, 0)
+    assert window.sends.resent == 2
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["", "the connection is lost"])
+def test_late_answers_to_what_was_refused_with_another(lost: bool) -> None:
+    """Whatever they are: each message has one outcome."""
+    window = Window()
+    window.add("a", "b", "c", identity=b"deleted")
+    window.transmitted()
+    window.refuse(1, ErrorCode.NO_SUCH_ROOM)
+    window.add("d")
+    if lost:
+        window.sends.offline()
+        window.sends.online(limits.SENDS_UNACKNOWLEDGED_MAX)
+    window.answer(Ack("room", 2, EPOCH, 7))
+    window.refuse(3, ErrorCode.BAD_REQUEST)
+    assert {type(window.results[body]) for body in "abc"} == {NoSuchRoom}
+    window.settle()
+    assert window.results["d"] == Stored(EPOCH, 1)
+    assert window.sends.counters() == {"room": 2}
+
+
+def test_a_refusal_without_an_identity_is_of_one_message() -> None:
+    """Somebody may create a room of the name before the next one arrives."""
+    window = Window()
+    window.add("a", "b")
+    window.transmitted()
+    window.refuse(1, ErrorCode.NO_SUCH_ROOM)
+    assert set(window.results) == {"a"}
+    window.refuse(2, ErrorCode.EXPECTED, 1)
+    window.settle()
+    assert window.log.stored == [b"b"]
+
+
 def test_id_conflict_uses_the_counter() -> None:
     """A program restored too low a counter: the error has the entry; the next send goes on."""
     window = Window({"room": 1})
@@ -406,11 +473,14 @@ def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> Non
     """Random refusals, lost answers, lost connections, forwarders that reorder."""
     dice = random.Random(seed)
     window = Window(window=32)
+    window.log.gone = b"deleted"
     sent = [f"m{n}" for n in range(300)]
+    gone = {body for body in sent if dice.random() < (0.3 if seed % 2 else 0.0)}
     to_send = list(reversed(sent))
     for _ in range(20_000):
         while to_send and window.sends.has_space(5) and dice.random() < 0.8:
-            window.add(to_send.pop())
+            body = to_send.pop()
+            window.add(body, identity=b"deleted" if body in gone else b"")
         window.transmitted()
         answers: list[Ack | Refused] = []
         for send in window.out:
@@ -434,7 +504,10 @@ def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> Non
         window.sends.handle_deadline(window.now)
         if not to_send and not window.sends.count:
             break
-    assert window.log.stored == [body.encode() for body in sent]
-    assert [window.results[body] for body in sent] == [Stored(EPOCH, n) for n in range(1, 301)]
-    assert window.sends.counters() == {"room": 301}
+    assert {body for body, one in window.results.items() if isinstance(one, NoSuchRoom)} == gone
+    left = [body for body in sent if body not in gone]
+    assert window.log.stored == [body.encode() for body in left]
+    places = [Stored(EPOCH, n) for n in range(1, len(left) + 1)]
+    assert [window.results[body] for body in left] == places
+    assert window.sends.counters() == {"room": len(left) + 1}
     assert (window.sends.bytes, window.sends.in_flight) == (0, 0)
