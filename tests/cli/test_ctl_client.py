@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ def answering(tmp_path: Path) -> Iterator[Answering]:
         def answer(line: bytes) -> Server:
             def serve() -> None:
                 connection, _ = listener.accept()
-                with connection:
+                with connection, contextlib.suppress(ConnectionError):  # it has seen enough
                     connection.makefile("rb").readline()
                     connection.sendall(line)
 

@@ -132,7 +132,11 @@ def listening(relay: Relay) -> Iterator[tuple[int, list[bytes]]]:
 
     def serve(listener: socket.socket) -> None:
         client, _ = listener.accept()
-        with client, socket.create_connection(("127.0.0.1", relay.port)) as server:
+        with (
+            client,
+            socket.create_connection(("127.0.0.1", relay.port)) as server,
+            contextlib.suppress(ConnectionError),  # the client has seen enough
+        ):
             client.sendall(server.recv(65_536))
             while data := client.recv(65_536):
                 sent.append(data)

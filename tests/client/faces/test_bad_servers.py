@@ -152,7 +152,8 @@ def banner(data: bytes) -> Iterator[str]:
                 opened, _ = listener.accept()
             except OSError:
                 return
-            with opened:
+            # A client that has seen enough resets the connection if there is more to read.
+            with opened, contextlib.suppress(ConnectionError):
                 opened.sendall(data)
                 opened.shutdown(socket.SHUT_WR)
                 opened.settimeout(60)
