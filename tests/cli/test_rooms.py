@@ -559,5 +559,7 @@ def test_a_chat_whose_room_is_another_one_after_a_kick(
         done("room", "kick", address, room, "bert", "--name", "anna")
         done("room", "delete", address, room, "--name", "anna", "--yes")
         done("room", "create", address, room, "--name", "carl")
+        gone = f"no longer in {room}"
+        wait_until(lambda: sum(gone in line for line in bert.notices) == 2, "the second kick")
         bert.types("/join")
         bert.is_told(f"in {room}, which is another room: the one before no longer exists")
