@@ -51,7 +51,7 @@ class Home:
             )
             for number in range(first, first + count)
         ]  # fmt: skip
-        run = Run(sender, first * TAG_STEP, [*sends])
+        run = Run(sender, first * TAG_STEP, [*sends], count * size)
         self._runs += [run] * count
         self.window.submit(run, sends)
 
@@ -85,7 +85,7 @@ class Home:
     def _forget(self, number: int) -> None:
         run = self._runs[number]
         index = number - run.first // TAG_STEP
-        run.answered(index, run.row(index, index + 1))
+        run.answered(index, index + 1)
 
 
 def test_a_single_sender_never_waits() -> None:

@@ -96,6 +96,7 @@ class Sends(Sender):
         self._run: list[Submission] | None = None
         """Sends to one log that were taken and not offered yet."""
         self._run_bytes = 0
+        """Their size, as ``forward`` counts it."""
         self._window_full = False
         """True while the window is full and the socket is not read."""
         self._acked_log = ""
@@ -243,12 +244,14 @@ class Sends(Sender):
 
     def _put(self, submission: Submission, size: int) -> None:
         """Add a message that was paid for to the window and to a run."""
-        if submission.extra is not None:
+        alone = submission.extra is not None  # then it is a run of its own
+        if alone:
             self.offer()
         self._run_to(submission.log).append(submission)
-        # A message with an ``extra`` is a run of its own.
-        self._run_bytes += RUN_BYTES if submission.extra is not None else size + OVERHEAD_BYTES
+        self._run_bytes += size + OVERHEAD_BYTES
         self._taken(1, size)
+        if alone:
+            self.offer()
 
     def _run_to(self, log: str) -> list[Submission]:
         """Return the run for a plain message to a log; the caller adds it, and its size."""
@@ -275,7 +278,7 @@ class Sends(Sender):
         """Offer the messages taken so far. Must be called before any later operation starts."""
         run, self._run = self._run, None
         if run is not None:
-            self._forward.submit(self, run)
+            self._forward.submit(self, run, self._run_bytes)
 
     def _pay(self, submission: Submission, size: int) -> bool:
         """Pay for a message. False: it was refused.

@@ -20,7 +20,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.member.reply import Expiry
 from relay.server.worker.member.routes import NO_ANSWER, NO_HOME
 from relay.server.worker.member.sender import OVERHEAD_BYTES
-from relay.server.worker.member.window import WINDOW_BYTES, Run, Window, forget, size_of
+from relay.server.worker.member.window import WINDOW_BYTES, Run, Window, forget
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -59,16 +59,20 @@ class Forward:
         self._count = 0
         self._expiry = Expiry()
 
-    def submit(self, sender: Sender, run: list[Submission]) -> None:
-        """Send one sender's messages for one log to its home, now or when the home is available."""
+    def submit(self, sender: Sender, run: list[Submission], size: int) -> None:
+        """Send one sender's messages for one log to its home, now or when the home is available.
+
+        ``size``: of them all, as they are counted (``size_of``).
+        """
         partition = partition_of(run[0].log)
-        held = self._bytes[partition] + size_of(run)
+        held = self._bytes[partition] + size
         if held > self.refuse_bytes:
             held = self._refuse(sender, run, self._bytes[partition])
             if not run:
                 return
+            size = held - self._bytes[partition]
         first = (self._count + 1) * PARTITIONS + partition
-        offered = Run(sender, first, [*run])
+        offered = Run(sender, first, [*run], size)
         if len(run) == 1:  # the common case: one message
             self._unanswered[partition][first] = offered
         else:
@@ -89,7 +93,7 @@ class Forward:
         if port is self._routes.own:
             port.submit(first, run)
             return
-        window = self._window(port)
+        window = self._windows.get(port) or self._window(port)
         if window.submit(offered, run):
             self.waiting[window] = None
 
@@ -198,16 +202,15 @@ class Forward:
         run = unanswered.get(first)
         if run is None:
             return None, [], 1
-        start = (first - run.first) // TAG_STEP
-        sends = run.row(start, start + count)
+        start, size = (first - run.first) // TAG_STEP, run.size
+        sends = run.answered(start, start + count)
         count = len(sends)
         if count == 1:
             del unanswered[first]
         else:
             for tag in range(first, first + count * TAG_STEP, TAG_STEP):
                 del unanswered[tag]
-        run.answered(start, sends)
-        held = self._bytes[partition] = self._bytes[partition] - size_of(sends)
+        held = self._bytes[partition] = self._bytes[partition] - (size - run.size)
         paused = self._paused[partition]
         if paused and held <= self.credit_bytes // 2:
             self._paused[partition] = {}

@@ -10,7 +10,7 @@ at the home. They have a window of their own, for the same reason as the others.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import TAG_STEP
 from relay.server.worker.fair_queue import FairQueue
@@ -40,14 +40,19 @@ LIGHT_BYTES: Final = LIGHT_MAX * SEND_BYTES
 """And they have at most this many bytes, unless it is a single one. So what a light sender has
 leaves in one piece."""
 
+_NOTHING: Final[deque[Run]] = deque()
+"""No runs. Shared, because most flows never wait; never modified."""
+
 
 @final
 class Run:
     """What one sender offered at once for one log, until all of it is answered."""
 
-    __slots__ = ("first", "flow", "left", "on_its_way", "sender", "submissions")
+    __slots__ = ("first", "flow", "left", "on_its_way", "sender", "size", "submissions")
 
-    def __init__(self, sender: Sender, first: int, submissions: list[Submission | None]) -> None:
+    def __init__(
+        self, sender: Sender, first: int, submissions: list[Submission | None], size: int
+    ) -> None:
         self.sender = sender
         self.first = first
         """Tag of the first; those of the others are ``TAG_STEP`` apart."""
@@ -55,6 +60,8 @@ class Run:
         """None in place of each answered one."""
         self.left = len(submissions)
         """Number of unanswered ones."""
+        self.size = size
+        """What they are counted with, in bytes (``size_of``)."""
         self.flow: Flow | None = None
         """The flow in which it waits or is counted; None: it goes to the own home, or to none yet.
         """
@@ -66,7 +73,7 @@ class Run:
         some = self.submissions[start:end]
         if None in some:
             del some[some.index(None) :]
-        return cast("list[Submission]", some)
+        return some  # type: ignore[return-value] # ``cast`` would be a call
 
     def pieces(self, start: int, end: int) -> list[tuple[int, list[Submission]]]:
         """Return the unanswered ones of a part, in sequences: (index of the first, these)."""
@@ -85,17 +92,26 @@ class Run:
                 pieces[-1][1].append(submission)
         return pieces
 
-    def answered(self, start: int, sends: list[Submission]) -> None:
-        """Note that some in a row are answered or refused. None of them was before."""
-        end = start + len(sends)
-        self.left -= len(sends)
-        flow = self.flow
-        if flow is not None:
-            flow.landed(self, start, sends)
+    def answered(self, start: int, end: int) -> list[Submission]:
+        """Those from ``start`` on, up to ``end`` or to the first answered one, are answered now, or
+        refused. Return them.
+        """
+        if not start and end >= self.left == len(self.submissions):  # the usual case: all of it
+            sends: list[Submission] = self.submissions  # type: ignore[assignment]
+            size = self.size
+        else:
+            sends = self.row(start, end)
+            size = size_of(sends)
+        count = len(sends)
+        self.left -= count
+        self.size -= size
+        if self.flow is not None:
+            self.flow.landed(self, start, sends, size)
         if self.left:
-            self.submissions[start:end] = [None] * len(sends)
+            self.submissions[start : start + count] = [None] * count
         else:
             self.flow = None
+        return sends
 
 
 @final
@@ -116,7 +132,7 @@ class Flow:
         """Their weight in bytes."""
         self.light = 0
         """How much of it was sent as a light sender's."""
-        self.waiting: deque[Run] = deque()
+        self.waiting = _NOTHING
         """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
         self.queued = 0
         """Number of waiting sends."""
@@ -125,22 +141,29 @@ class Flow:
         self.finish = 0.0
         """See ``FairQueue``."""
 
-    def landed(self, run: Run, start: int, sends: list[Submission]) -> None:
-        """Stop counting some in a row of a run of this flow: as waiting, or as in flight."""
-        gone = max(run.on_its_way - start, 0)
-        if gone < len(sends):
-            self.queued -= len(sends) - gone
-            self.queued_bytes -= _weights_of(sends[gone:])
-            sends = sends[:gone]
-        weight = _weights_of(sends)
-        self.count -= len(sends)
+    def landed(self, run: Run, start: int, sends: list[Submission], size: int) -> None:
+        """Stop counting some in a row of a run of this flow, of this size: as waiting, or as in
+        flight.
+        """
+        window, count = self.window, len(sends)
+        weight = _weight(sends, size)
+        waited = start + count - run.on_its_way
+        if waited > 0:
+            waiting = sends[max(count - waited, 0) :]
+            waited_bytes = _weight(waiting, size_of(waiting))
+            self.queued -= len(waiting)
+            self.queued_bytes -= waited_bytes
+            count -= len(waiting)
+            weight -= waited_bytes
+        self.count -= count
         self.in_flight -= weight
-        self.window.in_flight -= weight
-        light = min(self.light, weight)
-        self.light -= light
-        self.window.light_in_flight -= light
+        window.in_flight -= weight
+        if self.light:
+            light = min(self.light, weight)
+            self.light -= light
+            window.light_in_flight -= light
         if not self.in_flight and not self.waiting:
-            self.window.flows.pop(self.sender, None)
+            window.flows.pop(self.sender, None)
 
     @property
     def units(self) -> int:
@@ -193,27 +216,33 @@ class Window:
         if flow is None:
             flow = self.flows[sender] = Flow(self, sender)
         run.flow = flow
+        weight = _weight(sends, run.size)
         room = self._room(flow, sends)
         run.on_its_way = room
         if room == len(sends):
-            self._go(flow, run.first, sends)
+            self._go(flow, run.first, sends, weight)
             return False
         if room:
-            self._go(flow, run.first, sends[:room])
+            some = sends[:room]
+            going = _weight(some, size_of(some))
+            self._go(flow, run.first, some, going)
+            weight -= going
+        if flow.waiting is _NOTHING:
+            flow.waiting = deque()
         if not flow.waiting:
             self._new.append(flow)
         flow.waiting.append(run)
         flow.queued += len(sends) - room
-        flow.queued_bytes += _weights_of(sends[room:])
+        flow.queued_bytes += weight
         return True
 
     def _room(self, flow: Flow, sends: list[Submission]) -> int:
         """Return how many of these may be sent now."""
         if flow.waiting or self._new or self._queue.waiting:
             return 0
-        if flow.in_flight == self.in_flight:
-            return len(sends)  # the only sender
         in_flight = self.in_flight
+        if flow.in_flight == in_flight:
+            return len(sends)  # the only sender
         for index, send in enumerate(sends):
             if in_flight >= self.window_bytes:
                 return index
@@ -226,11 +255,11 @@ class Window:
         flow = run.flow = self.flows.get(run.sender) or Flow(self, run.sender)
         self.flows[run.sender] = flow
         for start, sends in run.pieces(0, len(run.submissions)):
-            self._go(flow, run.first + start * TAG_STEP, sends)
+            tag = run.first + start * TAG_STEP
+            self._go(flow, tag, sends, _weight(sends, size_of(sends)))
         run.on_its_way = len(run.submissions)
 
-    def _go(self, flow: Flow, tag: int, sends: list[Submission]) -> None:
-        weight = _weights_of(sends)
+    def _go(self, flow: Flow, tag: int, sends: list[Submission], weight: int) -> None:
         flow.count += len(sends)
         flow.in_flight += weight
         self.in_flight += weight
@@ -258,7 +287,7 @@ class Window:
 
     def _serve(self, flow: Flow) -> None:
         waiting = flow.waiting
-        count = first = size = weight = 0
+        count = first = size = weight = going_weight = 0
         going: list[Submission] = []
         """Consecutive sends to one log, from ``first`` on, possibly of several runs."""
         while waiting and count < QUANTUM and size < QUANTUM_BYTES:
@@ -282,19 +311,20 @@ class Window:
                     or sends[0].extra is not None
                     or going[0].extra is not None
                 ):
-                    self._go(flow, first, going)
-                    going = []
+                    self._go(flow, first, going, going_weight)
+                    going, going_weight = [], 0
                 if not going:
                     first = tag
                 going += sends
+                going_weight += (weight_here := _weight(sends, size_of(sends)))
                 count += len(sends)
-                weight += _weights_of(sends)
+                weight += weight_here
                 flow.queued -= len(sends)
             run.on_its_way = end
             if end == len(run.submissions):
                 waiting.popleft()
         if going:
-            self._go(flow, first, going)
+            self._go(flow, first, going, going_weight)
         flow.queued_bytes -= weight
         units = _units(count, weight)
         flow.finish = self._queue.charge(flow, flow.finish, units, drained=not waiting)
@@ -317,9 +347,8 @@ def _weight_of(send: Submission) -> int:
     return size if send.extra is None else size + ALONE_BYTES
 
 
-def _weights_of(sends: list[Submission]) -> int:
-    """Return the sum of the weights of some of one run: all have an ``extra``, or none has."""
-    size = size_of(sends)
+def _weight(sends: list[Submission], size: int) -> int:
+    """Return the weight of some of one run, of this size: all have an ``extra``, or none has."""
     return size if not sends or sends[0].extra is None else size + len(sends) * ALONE_BYTES
 
 
@@ -333,6 +362,6 @@ def forget(run: Run) -> None:
     flow = run.flow
     if flow is not None:
         for start, sends in run.pieces(0, len(run.submissions)):
-            flow.landed(run, start, sends)
+            flow.landed(run, start, sends, size_of(sends))
         run.flow = None
     run.on_its_way = 0

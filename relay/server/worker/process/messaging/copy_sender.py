@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.server.worker.member.sender import Sender
+from relay.server.worker.member.window import size_of
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
@@ -32,7 +33,7 @@ class CopySenders:
         if sender is None:
             sender = self.by_handle[copy.sender] = CopySender(self, copy.sender)
         sender.unanswered += 1
-        self._forward.submit(sender, [copy])
+        self._forward.submit(sender, [copy], size_of([copy]))
 
 
 class CopySender(Sender):
