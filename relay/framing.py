@@ -44,6 +44,10 @@ class FrameSplitter:
         self._start = 0
         self.pending += len(data)
 
+    def drop(self) -> None:
+        """Drop what was received."""
+        self._buffer, self._start, self.pending = b"", 0, 0
+
     def next_frame(self, skip: int = 0) -> bytes | None:
         """Return the next whole frame without its first ``skip`` bytes; None: there is none yet.
 

@@ -217,7 +217,7 @@ class Returner:
         if pending:
             with contextlib.suppress(OSError):  # broken: the next read tells
                 self.socket.send(pending)
-        if self.live and self._counts and not connection._reader.pending:
+        if self.live and self._counts and not connection.reader.pending:
             self._tally = Tally(self.socket, RELAY_FRAMES)
             self._records_before = connection._receive.sequence
             self._counting(self)

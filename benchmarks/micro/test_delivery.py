@@ -91,7 +91,8 @@ class Hall:
         connection = self.connections[len(self.streams)]
         self.streams.append(stream)
         outbox = self.flusher.outbox(connection, stream)
-        stream.attach(_Owner(self, stream), outbox)
+        owner = _Owner(self, stream)
+        stream.attach(owner, owner, outbox)
         subscription = Subscription(_Subscriber(outbox), 0)
         self.feed.add(subscription, "reader", "")
         self.feed.enter_live(subscription)

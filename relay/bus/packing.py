@@ -308,7 +308,8 @@ def unpack(body: bytes) -> Message:
     Raises:
         EnvelopeError: not a legal message.
     """
-    return cast("Message", _SCHEMA.unpack(body)[0])
+    message: Message = _SCHEMA.unpack(body)[0]
+    return message
 
 
 class MessageReader(FrameSplitter):

@@ -27,7 +27,6 @@ from relay.wire.events import (
     HandshakeCompleted,
     PongReceived,
 )
-from relay.wire.frames import FrameReader
 from relay.wire.handshake import (
     OPENSSL,
     ClientHandshake,
@@ -143,19 +142,21 @@ class Connection(Endpoint):
         if not self.finished:
             self._check_process()
         self.feed(data)
-        while self.receive_next(now):
-            pass
+        while (content := self.receive_next(now)) is not None:
+            if content:
+                self._events.append(_new(ApplicationData, (content,)))
 
-    def receive_next(self, now: float) -> bool:
+    def receive_next(self, now: float) -> bytes | None:
         """Process the next frame that was fed. Never raises because of the peer.
 
         Returns:
-            False if there is no whole frame, or if input is no longer processed: then nothing has
-            happened.
+            The content of an app record: there are no events then, and nothing is to be sent. Empty
+            for all others. None if there is no whole frame, or if input is no longer processed:
+            then nothing has happened.
         """
-        reader = self._reader
+        reader = self.reader
         if not reader.pending:
-            return False
+            return None
         if self._generation != fork.forks:
             raise ForkedConnection
         try:
@@ -163,11 +164,10 @@ class Connection(Endpoint):
                 raise RemoteProtocolError("bytes out of turn")
             whole = reader.next_frame()
             if whole is None:
-                return False
+                return None
             if self.phase is Phase.OPEN or self.phase is Phase.CLOSING:
-                self._receive_record(whole, now)
-            else:
-                self._receive_handshake(whole, now)
+                return self._receive_record(whole, now)
+            self._receive_handshake(whole, now)
         except AuthenticationFailed as failed:  # mypyc requires a separate name for each type
             self._finish(None, detail=str(failed))
         except RemoteProtocolError as error:
@@ -175,7 +175,7 @@ class Connection(Endpoint):
                 self._illegal_hello()
             else:
                 self.violated(error, now)
-        return True
+        return b""
 
     def violated(self, error: RemoteProtocolError, now: float) -> None:
         """End: the peer violated the protocol, here or in a record that the owner examined.
@@ -323,14 +323,16 @@ class Connection(Endpoint):
         self._deadline = now + self._timing.ping_after_s
         self._events.append(HandshakeCompleted(established.mode, established.fell_back))
 
-    def _receive_record(self, whole: bytes, now: float) -> None:
+    def _receive_record(self, whole: bytes, now: float) -> bytes:
+        """Process a record. See ``receive_next`` for what is returned."""
         record_type, content = self._receive.open(whole)
         if self.phase is Phase.OPEN:
             self._pings_unanswered = 0
             self._deadline = now + self._timing.ping_after_s
             if record_type == APP:
-                self._events.append(_new(ApplicationData, (content,)))
-                return
+                if content and not self._events:
+                    return content
+                self._events.append(ApplicationData(content))
         if record_type == RecordType.CLOSE:
             self._receive_close(content, now)
         elif record_type == RecordType.KEY_UPDATE:
@@ -354,6 +356,7 @@ class Connection(Endpoint):
             self._events.append(self._resumption.receive(content))
         elif record_type != RecordType.APP:
             raise RemoteProtocolError("an unknown type of record")
+        return b""
 
     def _receive_close(self, content: bytes, now: float) -> None:
         if len(content) != 4:
@@ -391,6 +394,6 @@ class Connection(Endpoint):
             self._finish(code, detail=detail)
             return
         self._enter(Phase.DRAINING)
-        self._reader = FrameReader(())
+        self.reader.close()
         self._deadline = now + self._timing.violation_wait_s
         self._events.append(ConnectionClosed(code, 0, False, False, detail))

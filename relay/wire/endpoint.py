@@ -28,7 +28,7 @@ class Endpoint:
 
     __slots__ = (
         "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
-        "_modulus_bytes", "_out", "_reader", "_resumption", "_timing", "login_binding", "phase",
+        "_modulus_bytes", "_out", "_resumption", "_timing", "login_binding", "phase", "reader",
         "side", "work",
     )  # fmt: skip
 
@@ -48,7 +48,8 @@ class Endpoint:
         self._events: list[Event] = []
         self._out = b""
         """Pending output. Bytes, not a list: one object less for ``seal`` to access."""
-        self._reader = FrameReader(LEGAL[phase])
+        self.reader = FrameReader(LEGAL[phase])
+        """Splits what is received into frames. Its ``pending`` bytes are not processed yet."""
         self.phase = phase
         self.login_binding: bytes | None = None
         """Bound to this connection and the server's key; set once the handshake is complete."""
@@ -67,11 +68,6 @@ class Endpoint:
             raise ForkedConnection
 
     # --- input and output ---------------------------------------------------------------------
-    @property
-    def pending(self) -> int:
-        """Bytes received and not processed: waiting frames, and the beginning of one."""
-        return self._reader.pending
-
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer, for an owner that limits how many frames it processes."""
         phase = self.phase
@@ -80,11 +76,11 @@ class Endpoint:
             if self._drained > CLOSE_DRAIN_BYTES_MAX:
                 self._end_of_closing("the peer sends on and on after our close")
         if self.phase is not Phase.CLOSED and self.phase is not Phase.DRAINING:
-            self._reader.feed_bytes(data)
+            self.reader.feed_bytes(data)
 
     def limit_records(self, body_bytes_max: int) -> None:
         """Refuse records with a longer body from now on: such a header is a violation."""
-        self._reader.body_bytes_max = body_bytes_max
+        self.reader.body_bytes_max = body_bytes_max
 
     def events(self) -> list[Event]:
         """Return the events since the last call."""
@@ -157,7 +153,7 @@ class Endpoint:
         phase, handshake = self.phase, self._handshake
         if isinstance(handshake, ServerHandshake):
             if phase is Phase.AWAIT_CLIENT_KEY:
-                if self._reader.pending:  # before a ticket is used, or RSA computed
+                if self.reader.pending:  # before a ticket is used, or RSA computed
                     raise RemoteProtocolError("bytes out of turn")
                 ciphertext = handshake.receive_key(whole, self._modulus_bytes)
                 # Absolute from accept: ClientKey within 10 s, the whole handshake within 15 s.
@@ -175,11 +171,11 @@ class Endpoint:
             if phase is Phase.AWAIT_SERVER_HELLO:
                 key = handshake.receive_hello(whole)
                 self._enter(Phase.PIN_DECISION)
-                if not self._reader.pending:  # otherwise the loop ends it: bytes out of turn
+                if not self.reader.pending:  # otherwise the loop ends it: bytes out of turn
                     offered = ServerKeyOffered(key.spki, key.fingerprint, handshake.server_id)
                     self._events.append(offered)
             else:
-                if self._reader.pending:
+                if self.reader.pending:
                     raise RemoteProtocolError("bytes behind ServerFinished")
                 reply, established = handshake.receive_finished(whole)
                 self._out += reply
@@ -194,7 +190,7 @@ class Endpoint:
         """The peer has ended its stream during the handshake."""
         if self.phase is not Phase.AWAIT_SERVER_HELLO:
             self._finish(None, remote=True, detail="the connection was lost")
-        elif self._reader.pending:
+        elif self.reader.pending:
             self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
         else:
             detail = "it was closed at once: the server is stopping, or is not a Relay server"
@@ -202,7 +198,7 @@ class Endpoint:
 
     def _illegal_hello(self) -> None:
         """The input is not a ServerHello."""
-        self._finish(None, detail=described(self._reader.head()), stranger=True)
+        self._finish(None, detail=described(self.reader.head()), stranger=True)
 
     def _late(self) -> None:
         """The handshake's deadline has passed."""
@@ -221,7 +217,7 @@ class Endpoint:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._reader.allowed = LEGAL[phase]
+        self.reader.allowed = LEGAL[phase]
 
     def _finish(
         self,
@@ -238,5 +234,5 @@ class Endpoint:
         self._resumption = None
         self.work = None
         self._deadline = None
-        self._reader = FrameReader(())
+        self.reader.close()
         self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail, stranger))

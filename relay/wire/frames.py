@@ -77,6 +77,11 @@ class FrameReader(FrameSplitter):
             raise IllegalFrame(f"a frame of type {frame_type} with {length} bytes")
         return HEADER + length
 
+    def close(self) -> None:
+        """Drop what was received, and take no frame any more."""
+        self.drop()
+        self.allowed = ()
+
     def feed(self, data: bytes) -> None:
         """Append received bytes."""
         self.feed_bytes(data)

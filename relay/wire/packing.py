@@ -243,13 +243,14 @@ _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _ACK: Final = int(Op.ACK)
 _SEND: Final = int(Op.SEND)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
-_CLIENT: Final = codec.Schema(
+CLIENT_SCHEMA: Final = codec.Schema(
     CLIENT_SHAPES,
     count_max=limits.ENVELOPES_PER_RECORD_MAX,
     array_max=limits.ENVELOPE_FIELDS_MAX,
     values_max=limits.ENVELOPE_VALUES_MAX,
     quick=QUICK,
 )
+"""Unpacks a client's record. The server calls it directly, to take a long record in parts."""
 _SERVER: Final = codec.Schema(
     SERVER_SHAPES,
     count_max=limits.RECORD_CONTENT_BYTES_MAX,
@@ -365,21 +366,7 @@ def unpack_client(content: bytes) -> list[ClientEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a client.
     """
-    return _CLIENT.unpack(content)
-
-
-def unpack_first(content: bytes) -> tuple[list[ClientEnvelope], bytes]:
-    """Return the first envelopes of a client's record, and what follows them: see ``unpacking``.
-
-    Raises:
-        EnvelopeError: anything that is not a legal envelope of a client.
-    """
-    return _CLIENT.unpack_first(content)
-
-
-def unpacking(messages: list[ClientEnvelope], rest: bytes) -> codec.Unpacking:
-    """Return the envelopes of a client's record, to be unpacked a few at a time."""
-    return codec.Unpacking(_CLIENT, messages, rest)
+    return CLIENT_SCHEMA.unpack(content)
 
 
 def unpack_server(content: bytes) -> list[ServerEnvelope]:

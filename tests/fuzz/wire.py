@@ -123,7 +123,7 @@ def _check_handshake(side: Side) -> Callable[[Answer], None]:
             assert data.startswith(rightful), "a changed message was accepted"
         assert not peer.received
         assert peer.unwrapped <= 1, "the RSA key works once for a connection"
-        assert peer.connection._reader.pending < PENDING_MAX
+        assert peer.connection.reader.pending < PENDING_MAX
         _to_its_end(peer)
 
     return check
@@ -238,7 +238,7 @@ def _check_records(value: tuple[Side, list[Any]]) -> None:
         received += len(data)
         answered += len(peer.give())
         assert answered <= 4 * received + allowance
-        assert peer.connection._reader.pending < PENDING_MAX
+        assert peer.connection.reader.pending < PENDING_MAX
     _to_its_end(peer)
 
 

@@ -194,7 +194,7 @@ class RawClient:
 
     def align(self) -> None:
         """Read on until no record is half read: from here the socket's bytes begin a frame."""
-        while self.connection._reader.pending:
+        while self.connection.reader.pending:
             self._receive()
             self.envelopes.extend(self._unpacked())
             self.flush()

@@ -831,7 +831,7 @@ def test_an_owner_may_refuse_long_records(over: int) -> None:
     sink.connection.limit_records(len(data) - limits.FRAME_HEADER_BYTES - over)
     if over:
         refuses(sink, source, data[: limits.FRAME_HEADER_BYTES])
-        assert sink.connection.pending == 0
+        assert sink.connection.reader.pending == 0
     else:
         sink.take(data)
         assert sink.received == [bytes(1000)]
@@ -844,11 +844,11 @@ def test_shedding_forgets_what_was_received_and_says_why() -> None:
     pair.run()
     half = pair.client.connection.seal(bytes(60_000), 0.0)[:50_000]
     pair.server.take(half)
-    assert pair.server.connection.pending == len(half)
+    assert pair.server.connection.reader.pending == len(half)
     pair.server.connection.shed(CloseCode.OVERLOADED, 0.0, 7, "too much")
-    assert pair.server.connection.pending == 0
+    assert pair.server.connection.reader.pending == 0
     pair.server.take(bytes(100_000))
-    assert pair.server.connection.pending == 0
+    assert pair.server.connection.reader.pending == 0
     assert not pair.server.connection.finished
     pair.client.take(pair.server.give())
     assert pair.client.closed.code == CloseCode.OVERLOADED

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from relay.chat.accounts.links import LINK_BYTES_MAX
 from relay.chat.entries import packable
-from relay.codec import VALUES_PER_STEP, Unknown
+from relay.codec import VALUES_PER_STEP, Unknown, Unpacking
 from relay.errors import EnvelopeError
 from relay.wire.envelopes import (
     Account,
@@ -55,6 +55,7 @@ from relay.wire.envelopes import (
     Who,
 )
 from relay.wire.packing import (
+    CLIENT_SCHEMA,
     CLIENT_SHAPES,
     SERVER_SHAPES,
     pack,
@@ -64,7 +65,6 @@ from relay.wire.packing import (
     unpack_client,
     unpack_entry,
     unpack_server,
-    unpacking,
 )
 
 Unpack = Callable[[bytes], list[Any]]
@@ -457,7 +457,7 @@ def test_a_record_of_many_is_unpacked_in_steps() -> None:
         (b"".join(map(pack, small)), 3, small),
         (nested_ones, 24 + 23 * 6, [Unknown(99)] * 100),
     ):
-        parts = unpacking([], content)
+        parts = Unpacking(CLIENT_SCHEMA, [], content)
         while not parts.done:
             before = len(parts.messages)
             used = parts.advance()

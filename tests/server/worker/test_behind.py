@@ -178,7 +178,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
     session.stream.resume_reading()  # as if all of it had come in one read
-    reader = session._connection._reader
+    reader = session._connection.reader
     await until(lambda: reader.pending > 10 * 2000, "all records")
     assert not session.reading._pending
     session.reading.resume(Pause.REQUEST)

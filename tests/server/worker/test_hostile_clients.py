@@ -137,7 +137,7 @@ async def _many_small_records_take_their_turn(single: Cluster) -> None:
     async with asyncio.timeout(DEADLINE_S):  # it waits alone for some ms: check in each iteration
         while not worker.parts.services.schedule.waiting:
             await asyncio.sleep(0)
-    assert session._connection._reader.pending, "all of it was opened at once"
+    assert session._connection.reader.pending, "all of it was opened at once"
     honest.send(LOG, 1)
     await honest.acked(LOG, 1)
     flood.send(LOG, 1)

@@ -210,7 +210,7 @@ async def test_a_bulk_load_behind_small_records(single: Cluster, records: list[i
         run = [pack(Send(LOG, counter + n, 0, "", b"x")) for n in range(count)]
         content, counter = content + client.sealed(b"".join(run)), counter + count
     client.transport.write(content)
-    await until(lambda: session.channel.connection.pending >= len(content), "all to wait")
+    await until(lambda: session.channel.connection.reader.pending >= len(content), "all to wait")
     reading.resume(Pause.REQUEST)
     schedule.run(time.monotonic(), 0.0)  # not among the light users, whose slice was over
     for other in others:

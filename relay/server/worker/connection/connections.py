@@ -86,7 +86,7 @@ class Connections:
         if exhausted:
             session.turned_away = True
             budgets.refusals.count(Budget.DESCRIPTORS, source.name, self._services.clock())
-        stream.attach(session, session.outbox)
+        stream.attach(session, session.reading, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)
         self.deadlines.watch(session)

@@ -1,22 +1,49 @@
-"""The session that owns a connection, as its parts see it."""
+"""The session that owns a connection, and its sends, as its other parts see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from relay.server.worker.member.sender import Sender
+
 if TYPE_CHECKING:
+    from relay.chat.rooms.rights import Actor
     from relay.wire.envelopes import ClientEnvelope
     from relay.wire.events import Event
+
+
+class SendsOfRecords(Sender):
+    """Takes the sends of the records that a ``Reading`` opens."""
+
+    __slots__ = ()
+
+    def take(self, waiting: list[ClientEnvelope], most: int) -> int:
+        """Take plain messages to rooms from the end of a list, at most so many.
+
+        Called after the login only. Returns how many were taken; 0: the last operation is not such
+        a message, and must be ``run``.
+        """
+        raise NotImplementedError
+
+    def offer(self) -> None:
+        """Offer the sends taken so far, so that later operations come after them."""
+        raise NotImplementedError
 
 
 class Owner:
     """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
 
-    __slots__ = ("_on_watch", "before_login", "ended")
+    __slots__ = ("_on_watch", "actor", "before_login", "ended", "key_id", "producer")
 
-    def __init__(self, on_watch: Callable[[Any], None]) -> None:
+    def __init__(self, on_watch: Callable[[Any], None], actor: Actor) -> None:
         self._on_watch = on_watch
+        self.actor = actor
+        """The account that logged in."""
+        self.key_id = b""
+        """The device that logged in; empty for a guest."""
+        self.producer = b""
+        """Names this client instance in the ids of its messages."""
         self.ended = False
         """True once the connection is closing: operations have no effect from then on."""
         self.before_login = True
@@ -28,18 +55,6 @@ class Owner:
 
     def run(self, envelope: ClientEnvelope) -> None:
         """Run one operation. May raise."""
-        raise NotImplementedError
-
-    def take_sends(self, waiting: list[ClientEnvelope], units: int) -> int:
-        """Take plain messages to rooms from the end of a list, at most ``units`` of them.
-
-        Called after the login only. Returns how many were taken; 0: the last operation is not such
-        a message, and must be ``run``.
-        """
-        raise NotImplementedError
-
-    def offer_sends(self) -> None:
-        """Offer the sends taken so far, so that later operations come after them."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
@@ -54,8 +69,8 @@ class Owner:
         """Continue with received bytes, now that the keys are available."""
         raise NotImplementedError
 
-    def answer_send(self, envelope: bytes) -> None:
-        """Queue an answer to a send, unless the connection has ended."""
+    def wait_for_reader(self) -> None:
+        """Run no operations until the client has read its answers."""
         raise NotImplementedError
 
     def watch(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.codec import Unpacking
 from relay.server.worker.connection.budgets.waste import CONTROL_UNITS
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
@@ -24,20 +25,20 @@ from relay.server.worker.connection.schedule import (
     VALUES_PER_UNIT,
 )
 from relay.wire.envelopes import Send
-from relay.wire.events import ApplicationData, PongReceived
-from relay.wire.packing import unpack_first, unpacking
+from relay.wire.events import PongReceived
+from relay.wire.packing import CLIENT_SCHEMA
 from relay.wire.phases import Phase
 
 if TYPE_CHECKING:
-    from relay.codec import Unpacking
     from relay.server.worker.connection.budgets.source_usage import Source
     from relay.server.worker.connection.budgets.waste import Waste, WasteState
-    from relay.server.worker.connection.owner import Owner
+    from relay.server.worker.connection.owner import Owner, SendsOfRecords
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope
+    from relay.wire.frames import FrameReader
 
 ENVELOPE_BYTES: Final = 256
 """Approximate memory of an unpacked envelope, besides the bytes it came from."""
@@ -49,9 +50,9 @@ class Reading:
     """Reads one connection. A ``schedule.Scheduled`` and a ``received.Unprocessed``."""
 
     __slots__ = (
-        "_busy", "_clock", "_connection", "_finish", "_new", "_owed", "_owner", "_paid_s",
-        "_paused", "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream",
-        "_unpacking", "_waste", "pauses", "source", "unprocessed", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_frames", "_new", "_owed", "_owner",
+        "_paid_s", "_paused", "_pending", "_received", "_record_bytes", "_running", "_schedule",
+        "_stream", "_unpacking", "_waste", "pauses", "sends", "source", "unprocessed", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,9 @@ class Reading:
         self._owner: Owner | None = owner
         """None once the socket is closed."""
         self._connection = connection
+        self._frames: FrameReader = connection.reader
+        self.sends: SendsOfRecords | None = None
+        """Of the same connection; None until it is set, and once the socket is closed."""
         self._stream = stream
         self._schedule = schedule
         self._waste = waste
@@ -114,14 +118,15 @@ class Reading:
         """True from the login until what came with it is processed, mostly in the same turn."""
 
     def received(self, data: bytes) -> None:
-        """Receive bytes from the peer; process them now if there is time, otherwise in turn."""
+        """stream.Reader: process bytes from the peer now if there is time, otherwise in turn."""
         self._connection.feed(data)
         if self.pauses:
             self._pause_socket()
             self._report_unprocessed()
             return  # they are processed when the pause ends
-        now = self._clock()
-        if self._has_time(now):
+        owner, now = self._owner, self._clock()
+        before_login = owner is not None and owner.before_login
+        if self._schedule.has_time(now, first=self._new, before_login=before_login):
             self.work(now)
         else:
             self._wait_for_turn()
@@ -130,9 +135,9 @@ class Reading:
     def unpack(self, content: bytes) -> None:
         """Take the operations of a record. Raises RemoteProtocolError if it is not valid."""
         self._record_bytes = len(content)
-        messages, rest = unpack_first(content)
+        messages, rest = CLIENT_SCHEMA.unpack_first(content)
         if rest:
-            self._unpacking = unpacking(messages, rest)
+            self._unpacking = Unpacking(CLIENT_SCHEMA, messages, rest)
         else:
             self._pending = messages[::-1]
 
@@ -151,14 +156,18 @@ class Reading:
         if self._running or owner is None:
             return
         self._running, self._new = True, False
-        share = self._schedule.share
-        left, saved = self._left(now), 0
-        if share < UNITS_PER_TURN and left > 0 and not self._finish:
-            saved = min(left, UNITS_PER_TURN - share)
-            share += saved
+        schedule, connection, frames = self._schedule, self._connection, self._frames
+        paid_s = self._paid_s
+        share, saved = UNITS_PER_TURN, 0
+        if schedule.queue.waiting:
+            share = schedule.share
+            if share < UNITS_PER_TURN and not self._finish:
+                saved = max(0, min(_left(paid_s, now), UNITS_PER_TURN - share))
+                share += saved
         units = share
-        control, drained, sending = owner.ended, False, False
-        light, bulk, yields = self._schedule.serves_light, False, False
+        control, drained = owner.ended, False
+        sending: SendsOfRecords | None = None
+        light, bulk, yields = schedule.serves_light, False, False
         try:
             while units > 0 and not self.pauses:
                 if (saved or light) and self._is_bulk:
@@ -171,71 +180,75 @@ class Reading:
                 if pending:
                     envelope = pending[-1]
                     if type(envelope) is Send and not owner.before_login:
-                        sending = True
-                        taken = owner.take_sends(pending, units)
+                        sending = self.sends
+                        taken = 0 if sending is None else sending.take(pending, units)
                         if taken:
                             units -= taken
                             continue
-                    elif sending:
-                        owner.offer_sends()  # operations keep their order
-                        sending = False
+                    elif sending is not None:
+                        sending.offer()  # operations keep their order
+                        sending = None
                     pending.pop()
                     units -= UNITS.get(type(envelope), 1)
                     owner.run(envelope)
                 elif self._unpacking is not None:
                     units -= self._unpack_more(self._unpacking)
-                elif connection.receive_next(now):
-                    events = connection.events()
-                    if len(events) == 1 and type(events[0]) is ApplicationData:
+                else:
+                    content = connection.receive_next(now) if frames.pending else None
+                    if content is None:
+                        drained = True
+                        break
+                    if content:
                         if not owner.ended:
-                            self.unpack(events[0].content)  # nothing has to be written
+                            self.unpack(content)
                     else:
                         control = True
+                        events = connection.events()
                         owner.handle_events(events, now)
                         needless = not events or type(events[0]) is PongReceived
                         if needless and connection.phase is Phase.OPEN and not owner.ended:
                             self.waste(CONTROL_UNITS)  # not a ticket, which has no event, either
                     units -= RECORD_UNITS
-                else:
-                    drained = True
-                    break
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
-            if sending:
-                owner.offer_sends()
+            if sending is not None:
+                sending.offer()
             self._running = False
-        if not self._pending:
+        pending = self._pending
+        if not pending:
             self._pending = _NONE  # an empty list per connection would add up to a page each
-        self._charge(owner, share - units, left, now, bulk=bulk, drained=drained)
+        self._charge(owner, share - units, paid_s, now, bulk=bulk, drained=drained)
         if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
-        self._report_unprocessed()
+        if frames.pending or pending or self._unpacking is not None or self.unprocessed:
+            self._report_unprocessed()
 
     # --- what it uses -------------------------------------------------------------------------
     def _charge(
-        self, owner: Owner, used: int, left: int, now: float, *, bulk: bool, drained: bool
+        self, owner: Owner, used: int, paid_s: float, now: float, *, bulk: bool, drained: bool
     ) -> None:
         """Charge what ``work`` has used to the allowance, and in the queue.
 
         Args:
             owner: as it was when ``work`` began.
             used: in units; 0: it only checked for input.
-            left: the allowance before.
+            paid_s: ``_paid_s`` as it was then.
             now: when ``work`` began.
             bulk: True if a bulk load was among it.
             drained: True if there was no more input.
         """
         if used:
-            if bulk or self._is_bulk:
-                left = 0
+            left = 0
+            if (not drained or used + self._owed > LIGHT_MAX) and not bulk and not self._is_bulk:
+                left = _left(paid_s, now)
             drained = drained or (not self._finish and used < left)  # light still: it was late
             if self._owed:
                 used, self._owed = used + self._owed, 0
-            paid_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
-            self._paid_s = min(paid_s, now + OWED_S_MAX)
+            owed_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
+            self._paid_s = min(owed_s, now + OWED_S_MAX)
             if LIGHT_MAX < used <= left + LIGHT_MAX and not owner.before_login:
                 used = LIGHT_MAX
         self._finish = self._schedule.queue.charge(self, self._finish, used, drained=drained)
@@ -247,7 +260,7 @@ class Reading:
     @property
     def is_heavy(self) -> bool:
         """True if this connection is a heavy user, by its recent use and by what is waiting."""
-        more = self._unpacking is not None or (self._finish > 0.0 and self._connection.pending > 0)
+        more = self._unpacking is not None or (self._finish > 0.0 and self._frames.pending > 0)
         return more or self._expected() + len(self._pending) > LIGHT_MAX
 
     @property
@@ -264,11 +277,7 @@ class Reading:
         """Return the expected use: what the allowance does not cover, and a bulk load."""
         if self._is_bulk:
             return UNITS_PER_TURN
-        return max(self._owed - self._left(self._clock()), 1)
-
-    def _left(self, now: float) -> int:
-        """Return the unused allowance, in units; negative if more was used."""
-        return int((now - max(self._paid_s, now - SAVED_S)) * LIGHT_PER_S)
+        return max(self._owed - _left(self._paid_s, self._clock()), 1)
 
     # --- reading or not -----------------------------------------------------------------------
     def _set_pauses(self, pauses: int) -> None:
@@ -300,7 +309,9 @@ class Reading:
         if reason & Pause.MUCH:  # nothing was saved while it waited for that
             self._paid_s = max(self._paid_s, now + OWED_S_MAX)
         if not self.pauses:
-            if self._has_time(now):
+            owner = self._owner
+            before_login = owner is not None and owner.before_login
+            if self._schedule.has_time(now, first=self._new, before_login=before_login):
                 self._resume(now)
             else:
                 self._wait_for_turn()
@@ -325,12 +336,6 @@ class Reading:
         if not self._paused:
             self._paused = True
             self._stream.pause_reading()
-
-    def _has_time(self, now: float) -> bool:
-        owner, schedule = self._owner, self._schedule
-        if owner is not None and owner.before_login and not schedule.has_time_for_logins():
-            return False
-        return schedule.has_time(now, first=self._new)
 
     def _wait_for_turn(self) -> None:
         """Stop reading until this connection's turn."""
@@ -378,7 +383,7 @@ class Reading:
     def end(self) -> None:
         """Discard everything received, after the socket is closed."""
         self._set_pauses(self.pauses & ~(Pause.BUSY | Pause.REQUEST))
-        self._owner = None
+        self._owner = self.sends = None
         self._waste.forget(self)
         self._received.change(self, 0)
 
@@ -391,10 +396,18 @@ class Reading:
         """Report how many received bytes and operations this connection holds."""
         if self._owner is None:
             return
-        unprocessed = self._connection.pending
+        unprocessed = self._frames.pending
         if self._pending:
             unprocessed += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
         elif self._unpacking is not None:
             unprocessed += self._record_bytes + len(self._unpacking.messages) * ENVELOPE_BYTES
         if unprocessed != self.unprocessed:
             self._received.change(self, unprocessed)
+
+
+def _left(paid_s: float, now: float) -> int:
+    """Return the unused allowance, in units; negative if more was used.
+
+    ``paid_s``: see ``Reading``.
+    """
+    return int((now - max(paid_s, now - SAVED_S)) * LIGHT_PER_S)

@@ -158,11 +158,16 @@ class Schedule:
         """Return True if any light user waits."""
         return self.queue.has_light
 
-    def has_time(self, now: float, *, first: bool = False) -> bool:
+    def has_time(self, now: float, *, first: bool = False, before_login: bool = False) -> bool:
         """Return True if bytes that have just arrived may be processed at once.
 
-        ``first``: even if others wait for their turn.
+        Args:
+            now: of the clock.
+            first: even if others wait for their turn.
+            before_login: of a connection that is not logged in yet (``has_time_for_logins``).
         """
+        if before_login and not self.has_time_for_logins():
+            return False
         if self.queue.waiting and not first:
             return False
         if now < self.until:

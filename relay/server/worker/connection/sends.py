@@ -21,18 +21,19 @@ from relay.server.worker.connection.budgets.waste import (
     REPEAT_UNITS,
     of_send,
 )
+from relay.server.worker.connection.owner import SendsOfRecords
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import UNITS_OF_WORK
-from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
+from relay.server.worker.member.sender import OVERHEAD_BYTES
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused, Send
 from relay.wire.packing import pack, pack_ack, pack_acks
 
 if TYPE_CHECKING:
-    from relay.chat.rooms.rights import Actor
     from relay.server.worker.connection.budgets.spending import Refusal, Spending
     from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.reading import Reading
+    from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
     from relay.wire.envelopes import ClientEnvelope
@@ -54,18 +55,20 @@ _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
 
 
-class Sends(Sender):
+class Sends(SendsOfRecords):
     """The sends of one connection."""
 
     __slots__ = (
-        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_others", "_owner",
-        "_reading", "_refusals", "_run", "_run_bytes", "_spending", "_window_full", "room",
+        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_others",
+        "_outbox", "_owner", "_reading", "_refusals", "_run", "_run_bytes", "_spending",
+        "_window_full", "room",
     )  # fmt: skip
 
     def __init__(
         self,
         owner: Owner,
         reading: Reading,
+        outbox: Outbox,
         forward: Forward,
         spending: Spending | None,
         refusals: Refusals,
@@ -75,8 +78,9 @@ class Sends(Sender):
         """Create without sends.
 
         Args:
-            owner: receives the answers.
+            owner: the session.
             reading: of the same connection.
+            outbox: takes the answers, unless the connection has ended.
             forward: of the worker.
             spending: the limits for sending; None: there are none.
             refusals: of the worker.
@@ -86,6 +90,7 @@ class Sends(Sender):
         super().__init__()
         self._owner = owner
         self._reading = reading
+        self._outbox = outbox
         self._forward = forward
         self._spending = spending
         self._refusals = refusals
@@ -149,25 +154,11 @@ class Sends(Sender):
         self._refusals.count(refusal.budget, self._spending.source, now)
         self._reading.waste(BUDGET_UNITS)
 
-    def take(
-        self,
-        waiting: list[ClientEnvelope],
-        most: int,
-        actor: Actor,
-        key_id: bytes,
-        producer: bytes,
-    ) -> int:
-        """Take plain messages to rooms from the end of a list; return how many.
+    def take(self, waiting: list[ClientEnvelope], most: int) -> int:
+        """owner.SendsOfRecords: take plain messages to rooms; return how many.
 
         Stops when the connection is paused. Nearly all messages take this path, so that what the
         messages of a record have in common is looked up once.
-
-        Args:
-            waiting: the operations of a client, the next one last.
-            most: the maximum number to take.
-            actor: the sender.
-            key_id: of the device.
-            producer: of the client instance.
         """
         reading = self._reading
         taken = 0
@@ -180,24 +171,19 @@ class Sends(Sender):
                 if not is_room(log):  # the canonical form only: an id belongs to one spelling
                     break
                 self.room = log
-            taken += self._take_row(waiting, most - taken, actor, key_id, producer)
+            taken += self._take_row(waiting, most - taken)
         return taken
 
-    def _take_row(
-        self,
-        waiting: list[ClientEnvelope],
-        most: int,
-        actor: Actor,
-        key_id: bytes,
-        producer: bytes,
-    ) -> int:
+    def _take_row(self, waiting: list[ClientEnvelope], most: int) -> int:
         """Take plain messages to one room for one run; return how many. The first is plain."""
         room, spending, now = self.room, self._spending, 0.0
         credit = INFINITE
         if spending is not None:
             now = self._clock()
             credit = 0.0 if room in self._gaps else spending.credit(room, now)
-        handle, root, operator = actor
+        owner = self._owner
+        key_id, producer = owner.key_id, owner.producer
+        handle, root, operator = owner.actor
         run: list[Submission] = []
         if credit >= 1:
             run = self._run_to(room)
@@ -258,7 +244,8 @@ class Sends(Sender):
         run = self._run
         if run is not None and self._run_bytes < RUN_BYTES and run[0].log == log:
             return run
-        self.offer()
+        if run is not None:
+            self.offer()
         run = self._run = []
         self._run_bytes = 0
         return run
@@ -275,7 +262,7 @@ class Sends(Sender):
             self._reading.pause(Pause.WINDOW)
 
     def offer(self) -> None:
-        """Offer the messages taken so far. Must be called before any later operation starts."""
+        """owner.SendsOfRecords: offer the messages taken so far."""
         run, self._run = self._run, None
         if run is not None:
             self._forward.submit(self, run, self._run_bytes)
@@ -311,29 +298,31 @@ class Sends(Sender):
             self._refuse_for(refusal, log, counter)
         else:
             refused = Refused(log, counter, int(ErrorCode.EXPECTED), gap, "")
-            self._owner.answer_send(pack(refused))
+            self._answer(pack(refused))
         self._reading.waste(BEHIND_UNITS)
 
     def _refuse_for(self, refusal: Refusal, log: str, counter: int) -> None:
         code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
         arg = refusal.most or refusal.wait_ms
-        self._owner.answer_send(pack(Refused(log, counter, int(code), arg, refusal.text)))
+        self._answer(pack(Refused(log, counter, int(code), arg, refusal.text)))
 
     # --- sender.Sender ------------------------------------------------------------------------
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Acknowledge committed messages. Repeats are reported in calls of their own."""
-        log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
+        log, outbox, durability = sends[0].log, self._outbox, self._durability
         if len(sends) == 1:  # the common case: one message
             only = sends[0]
             size = len(only.body)
-            answer_send(pack_ack(log, only.counter, epoch, seq, durability))
+            outbox.answer(pack_ack(log, only.counter, epoch, seq, durability))
         else:
             assert sends[-1].log == log, "an epoch is of one log"
             counters = [submission.counter for submission in sends]
             size = sum([len(submission.body) for submission in sends])
             for start in range(0, len(counters), ACKS_PER_ANSWER):
                 some = counters[start : start + ACKS_PER_ANSWER]
-                answer_send(pack_acks(log, some, epoch, seq + start, durability))
+                outbox.answer(pack_acks(log, some, epoch, seq + start, durability))
+        if outbox.answers > limits.ANSWERS_BYTES_MAX:
+            self._owner.wait_for_reader()
         last = seq + len(sends) - 1
         if last > self._acked[1] and log == self._acked_log:
             self._acked = epoch, last
@@ -367,10 +356,15 @@ class Sends(Sender):
         direct: bool = False,
     ) -> None:
         """Tell the client that a message is not stored."""
-        self._owner.answer_send(pack(Refused(log, counter, int(code), arg, text)))
+        self._answer(pack(Refused(log, counter, int(code), arg, text)))
         self._reading.waste(of_send(code, direct=direct))
 
     # --- inside -------------------------------------------------------------------------------
+    def _answer(self, envelope: bytes) -> None:
+        self._outbox.answer(envelope)
+        if self._outbox.answers > limits.ANSWERS_BYTES_MAX:
+            self._owner.wait_for_reader()
+
     def _note_acked(self, log: str, epoch: bytes, seq: int) -> None:
         """Remember the position of a log's last message. A message that is not after it is a
         repeat.

@@ -57,10 +57,9 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
-        "claim", "former", "id", "key_id", "listings", "outbox", "peer", "producer", "proofs",
-        "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
-        "subscriptions", "turned_away", "user",
+        "_connection", "_legal", "_on_lost", "_operations", "attempts", "channel", "claim",
+        "former", "id", "listings", "outbox", "peer", "proofs", "reading", "requests", "sends",
+        "services", "since_us", "source", "stage", "stream", "subscriptions", "turned_away", "user",
     )  # fmt: skip
 
     __deletable__ = ("requests", "sends", "subscriptions")  # required by mypyc: see ``lost``
@@ -86,7 +85,7 @@ class Session(Owner):
             on_watch: called when a deadline may have become earlier (``deadlines``).
             id_: identifies the connection in the log and to an operator.
         """
-        super().__init__(on_watch)
+        super().__init__(on_watch, NOBODY)
         self.services = services
         self.stream = stream
         self.source = source
@@ -117,20 +116,17 @@ class Session(Owner):
         """Requests made before the login."""
         self.proofs = 0
         """Number of proofs of the next key that were requested."""
-        self.actor = NOBODY
-        """The account that logged in."""
-        self.key_id = b""
-        """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
         self.listings: Listings | None = None  # created by ``room_lists``
-        self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""
         self.sends = Sends(
-            self, self.reading, services.forward, services.spending(source, None, self),
-            budgets.refusals, services.clock, services.durability,
+            self, self.reading, self.outbox, services.forward,
+            services.spending(source, None, self), budgets.refusals, services.clock,
+            services.durability,
         )  # fmt: skip
+        self.reading.sends = self.sends
 
     @property
     def silent(self) -> bool:
@@ -153,10 +149,6 @@ class Session(Owner):
     def connected(self) -> None:
         """Send ServerHello."""
         self.channel.write_pending()
-
-    def received(self, data: bytes) -> None:
-        """Receive bytes from the peer."""
-        self.reading.received(data)
 
     def ended_by_peer(self) -> None:
         """Handle the peer's end of stream."""
@@ -234,15 +226,7 @@ class Session(Owner):
                 if not self.before_login:  # otherwise it is watched already
                     self.watch()
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
-            self._wait_for_reader()
-
-    def take_sends(self, waiting: list[ClientEnvelope], units: int) -> int:
-        """owner.Owner: take plain messages to rooms."""
-        return self.sends.take(waiting, units, self.actor, self.key_id, self.producer)
-
-    def offer_sends(self) -> None:
-        """owner.Owner: offer the sends taken so far to their homes."""
-        self.sends.offer()
+            self.wait_for_reader()
 
     def request_ended(self) -> None:
         """reply.Requester: continue with the operations after the request."""
@@ -277,8 +261,8 @@ class Session(Owner):
             log.error("session_failed", extra=extra, exc_info=error)
             self.close(CloseCode.INTERNAL)
 
-    def _wait_for_reader(self) -> None:
-        """Run no operations until the client has read its answers."""
+    def wait_for_reader(self) -> None:
+        """owner.Owner: run no operations until the client has read its answers."""
         if not self.reading.pauses & Pause.ANSWERS and not self.ended:
             self.reading.pause(Pause.ANSWERS)
             self.outbox.on_answers_read = partial(self.reading.resume, Pause.ANSWERS)
@@ -330,13 +314,6 @@ class Session(Owner):
         """Answer a request with ERROR. ``code`` is an ErrorCode."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))
         self.reading.waste(of_request(code))
-
-    def answer_send(self, envelope: bytes) -> None:
-        """Queue an answer to a send. It may come at any time, even after the end."""
-        if not self.ended:
-            self.outbox.answer(envelope)
-            if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
-                self._wait_for_reader()
 
     # --- the end ------------------------------------------------------------------------------
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:

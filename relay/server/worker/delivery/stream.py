@@ -37,9 +37,6 @@ class Receiver(Protocol):
     def connected(self) -> None:
         """The stream can be written to."""
 
-    def received(self, data: bytes) -> None:
-        """Bytes have arrived."""
-
     def ended_by_peer(self) -> None:
         """The peer sends no more; the socket is closed after this returns."""
 
@@ -51,6 +48,13 @@ class Receiver(Protocol):
 
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
         """End the connection with a close code."""
+
+
+class Reader(Protocol):
+    """What takes the bytes for a receiver."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived."""
 
 
 class Sink:
@@ -84,9 +88,12 @@ def write_past(fd: int, record: bytes) -> int:
 class Stream(asyncio.Protocol):
     """The protocol of one accepted connection."""
 
-    __slots__ = ("_receiver", "_sink", "_socket", "_stalled", "_transport", "_unwanted", "peer")
-    __deletable__ = ("_receiver",)  # required by mypyc: see ``connection_lost``
+    __slots__ = (
+        "_reader", "_receiver", "_sink", "_socket", "_stalled", "_transport", "_unwanted", "peer",
+    )  # fmt: skip
+    __deletable__ = ("_reader", "_receiver")  # required by mypyc: see ``connection_lost``
 
+    _reader: Reader
     _receiver: Receiver
     _sink: Sink
 
@@ -106,9 +113,10 @@ class Stream(asyncio.Protocol):
         self._unwanted = False
         """True if it was ended before that."""
 
-    def attach(self, receiver: Receiver, sink: Sink) -> None:
-        """Set the receiver of all events and the sink to update."""
+    def attach(self, receiver: Receiver, reader: Reader, sink: Sink) -> None:
+        """Set the receiver of all events, what takes its bytes, and the sink to update."""
         self._receiver = receiver
+        self._reader = reader
         self._sink = sink
 
     def own(self, sock: socket.socket) -> None:
@@ -153,7 +161,7 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on."""
-        self._receiver.received(data)
+        self._reader.received(data)
 
     def eof_received(self) -> bool:
         """The peer sends no more."""
@@ -168,7 +176,7 @@ class Stream(asyncio.Protocol):
         self._sink = Sink()  # the owner of the sink refers to this stream: avoid a reference cycle
         self._stalled.remove(self)
         self._receiver.lost()
-        del self._receiver  # the receiver refers to this object: avoid a reference cycle
+        del self._receiver, self._reader  # they refer to this object: avoid a reference cycle
 
     def pause_writing(self) -> None:
         """The kernel accepts no more, and the transport holds the rest."""
