@@ -335,6 +335,6 @@ class MessageReader(FrameSplitter):
         """
         self.feed_bytes(data)
         messages: list[Message] = []
-        while (body := self.next_frame(skip=HEADER)) is not None:
+        while self.pending and (body := self.next_frame(skip=HEADER)) is not None:
             messages.append(unpack(body))
         return messages

@@ -43,6 +43,9 @@ class RecordType(IntEnum):
     PONG = 6
 
 
+APP: Final = int(RecordType.APP)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordLimits:
     """Usage limits of one key. RFC 8446 section 5.5 allows 2^24.5 full records of AES-GCM."""
@@ -77,28 +80,25 @@ def new_aead(key: bytes) -> AESGCM:
 
 @final
 class Padded:
-    """The content of an app record, padded once for sealing on any number of connections."""
+    """The content of a record, padded once for sealing on any number of connections."""
 
     __slots__ = ("content", "head", "inner")
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, record_type: int = APP) -> None:
         """Pad it.
 
         Raises:
             LocalProtocolError: it is larger than a record may be.
         """
+        size = len(content)
+        if size > limits.RECORD_CONTENT_BYTES_MAX:
+            raise LocalProtocolError(f"a record of {size} bytes")
+        padded = padded_size(size + 1)
         self.content = content
-        self.head, self.inner = _padded(RecordType.APP, content)
-
-
-def _padded(record_type: int, content: bytes) -> tuple[bytes, bytes]:
-    """Return the header of a record's frame, and its plaintext."""
-    size = len(content)
-    if size > limits.RECORD_CONTENT_BYTES_MAX:
-        raise LocalProtocolError(f"a record of {size} bytes")
-    padded = padded_size(size + 1)
-    head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
-    return head, content + _TAIL[record_type][: padded - size]
+        self.head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
+        """The header of its frame."""
+        self.inner = content + _TAIL[record_type][: padded - size]
+        """Its plaintext."""
 
 
 class _Direction:
@@ -182,7 +182,8 @@ class SendCipher(_Direction):
         """
         if self._generation != fork.generation():
             raise ForkedConnection
-        return self._sealed(*_padded(record_type, content))
+        padded = Padded(content, record_type)
+        return self._sealed(padded.head, padded.inner)
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
         """Return a whole Record frame of app data, like ``seal``. Empty if ``update_due``, or if

@@ -13,6 +13,7 @@ from typing import Final
 from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, RemoteProtocolError
 from relay.wire import fork
 from relay.wire.cipher import (
+    APP,
     AuthenticationFailed,
     ReceiveCipher,
     RecordLimits,
@@ -45,7 +46,6 @@ PING_BYTES_MAX: Final = 64
 PONG_INTERVAL_S: Final = 1.0
 """A ping sooner than this after a pong is dropped, so that pings cannot cause work."""
 KEEPALIVE: Final = b"keepalive"
-APP: Final = int(RecordType.APP)
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
 DEFAULT_LIMITS: Final = RecordLimits()

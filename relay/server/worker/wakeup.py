@@ -31,6 +31,8 @@ class Wakeup:
         self._call_soon = call_soon
         self._run: Callable[[], None] = _nothing
         self.scheduled = False
+        """True while a turn is due. The turn sets it to False once it has taken all requests so
+        far: later ones are for another turn."""
 
     def bind(self, run: Callable[[], None]) -> None:
         """Set the function that runs a turn."""
@@ -41,10 +43,6 @@ class Wakeup:
         if not self.scheduled:
             self.scheduled = True
             self._call_soon(self._run)
-
-    def begun(self) -> None:
-        """Note that a turn has taken all requests so far; later requests schedule another turn."""
-        self.scheduled = False
 
 
 @final

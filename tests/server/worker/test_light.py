@@ -128,7 +128,7 @@ async def test_steps_before_the_login_do_not_count_as_light_users(
         light = Waits(schedule)
         light.done = True
         schedule.add(light, 0.0, 1)
-        assert schedule.light_first
+        assert schedule.queue.light_first
         heavy.done = True
 
 

@@ -149,7 +149,9 @@ def test_light_users_do_not_wait_for_paused_heavy_ones() -> None:
     """However large their lead is: nothing has to be reserved for heavy users during a pause."""
     schedule, clock = _schedule()
     Asking(schedule, clock, QUANTUM, 1000).arrive()
-    while schedule.light_first or not schedule.has_light:  # until they have had their half
+    while (
+        schedule.queue.light_first or not schedule.queue.has_light
+    ):  # until they have had their half
         one = Asking(schedule, clock, LIGHT_MAX, 1)
         one.served, one._turns = 1, 2
         one.arrive()

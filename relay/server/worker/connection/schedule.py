@@ -148,16 +148,6 @@ class Schedule:
         """Number of waiting sessions."""
         return self.queue.waiting
 
-    @property
-    def light_first(self) -> bool:
-        """Return True if the next session is a light user."""
-        return self.queue.light_first
-
-    @property
-    def has_light(self) -> bool:
-        """Return True if any light user waits."""
-        return self.queue.has_light
-
     def has_time(self, now: float, *, first: bool = False, before_login: bool = False) -> bool:
         """Return True if bytes that have just arrived may be processed at once.
 

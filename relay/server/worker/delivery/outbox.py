@@ -54,8 +54,8 @@ class Outbox(Sink):
     """Pending output of one connection: one record and one write per loop iteration, if it fits."""
 
     __slots__ = (
-        "_answering", "_closed", "_connection", "_queued", "_wakeup", "answers", "cipher",
-        "items", "on_answers_read", "page_due", "rush", "size", "stream",
+        "_answering", "_closed", "_connection", "_wakeup", "answers", "cipher", "items",
+        "on_answers_read", "page_due", "queued", "rush", "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +76,8 @@ class Outbox(Sink):
         self.stream = stream
         self._answering = answering
         self._wakeup = wakeup
-        self._queued = False
+        self.queued = False
+        """True while it is in the queue of those with answers."""
         self._closed = False
         self.items: list[Item] = []
         self.size = 0
@@ -110,16 +111,11 @@ class Outbox(Sink):
             items.append(envelope)
         self.size += size
         self.answers += size
-        if not self._queued:
-            self._queued = True
+        if not self.queued:
+            self.queued = True
             self._answering.append(self)
             if not self._wakeup.scheduled:
                 self._wakeup.request()
-
-    def flush_answers(self, now: float) -> None:
-        """The same as ``flush``, for an outbox taken from the queue of those with answers."""
-        self._queued = False
-        self.flush(now)
 
     def flush(self, now: float) -> None:
         """Seal and write as much as the stream accepts. Called once per turn, at its end."""
@@ -143,13 +139,8 @@ class Outbox(Sink):
             called, self.on_answers_read = self.on_answers_read, None
             called()
 
-    def seal(self, padded: Padded, now: float) -> bytes:
+    def seal(self, content: bytes, now: float) -> bytes:
         """Return a record, after whatever the connection has to send first."""
-        cipher = self.cipher
-        record = cipher.seal_padded(padded, now) if cipher is not None else b""
-        return record or self._seal(padded.content, now)
-
-    def _seal(self, content: bytes, now: float) -> bytes:
         record = self._connection.seal(content, now)
         self.cipher = self._connection.send_cipher
         return record
@@ -157,8 +148,11 @@ class Outbox(Sink):
     def _write(self, content: bytes, now: float) -> None:
         """Seal and write one record."""
         cipher = self.cipher
-        direct = cipher is not None and cipher.direct
-        record = self.seal(Padded(content), now) if direct else self._seal(content, now)
+        record = b""
+        if cipher is not None and cipher.direct:
+            record = cipher.seal_padded(Padded(content), now)
+        if not record:
+            record = self.seal(content, now)
         sent = write_past(self.fd, record)
         if sent < len(record):
             self.stream.write_rest(record[sent:])
@@ -246,7 +240,8 @@ class Flusher:
                 if outbox.page_due:
                     self.before_pages.append(outbox)
                 else:
-                    outbox.flush_answers(now)
+                    outbox.queued = False
+                    outbox.flush(now)
                 left -= 1
             if left:
                 now = self._clock()
@@ -264,7 +259,9 @@ class Flusher:
         deadline = 0.0
         while waiting:
             for _ in range(min(FLUSHES_PER_CLOCK, len(waiting))):
-                waiting.popleft().flush_answers(now)
+                outbox = waiting.popleft()
+                outbox.queued = False
+                outbox.flush(now)
             now = self._clock()
             if deadline == 0.0:
                 deadline = now + SLICE_S
@@ -348,7 +345,7 @@ class Flusher:
                 cipher = outbox.cipher
                 record = cipher.seal_padded(padded, now) if cipher is not None else b""
                 if not record:
-                    record = outbox.seal(padded, now)
+                    record = outbox.seal(padded.content, now)
                 sent = write_past(outbox.fd, record)
                 if sent < len(record):
                     outbox.stream.write_rest(record[sent:])
@@ -364,7 +361,10 @@ def _long(outbox: Outbox) -> bool:
 
 def _joined(items: list[Item]) -> bytes:
     """Return the content of one record."""
-    return _content(items[0]) if len(items) == 1 else b"".join(map(_content, items))
+    if len(items) > 1:
+        return b"".join(map(_content, items))
+    item = items[0]
+    return item.content if type(item) is Batch else item  # type: ignore[return-value]
 
 
 def _content(item: Item) -> bytes:

@@ -205,9 +205,6 @@ class Commits:
         self._throttled_until_ns: dict[int, int] = {}
         """By partition: until when it is throttled, if no time is added."""
 
-    def _now_ms(self) -> int:
-        return self._wall_clock_ns() // 1_000_000
-
     def throttled(self, index: int) -> bool:
         """Return True if a partition must not begin a commit now that waits for the disk."""
         until_ns = self._throttled_until_ns.get(index)
@@ -239,7 +236,8 @@ class Commits:
         began_ns = self._clock_ns()
         stored: Stored | StoreError | None
         try:
-            stored = partition.append_lone(waiting.submission, self._now_ms())
+            now_ms = self._wall_clock_ns() // 1_000_000
+            stored = partition.append_lone(waiting.submission, now_ms)
         except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
             stored = _failure(error)
         if stored is None:
@@ -270,7 +268,7 @@ class Commits:
         submissions = [waiting.submission for waiting in group]
         outcomes: list[Outcome] | StoreError | Callable[[], list[Outcome]]
         try:
-            outcomes = append(submissions, self._now_ms(), budget)
+            outcomes = append(submissions, self._wall_clock_ns() // 1_000_000, budget)
         except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
             outcomes = _failure(error)
         if not callable(outcomes):

@@ -130,7 +130,7 @@ class Turn:
             # A bug must not stop the loop for everybody; it is logged as an error. The next turn
             # does what this one left.
             log.exception("turn_failed")
-            self._wakeup.begun()
+            self._wakeup.scheduled = False
             self._alarm.set(self._clock() + FAILED_RETRY_S)
         self._schedule.until = 0.0  # what arrives before the next turn has its own slice
         ended = self._clock()
@@ -148,18 +148,34 @@ class Turn:
         return waited
 
     def _run(self, now: float) -> None:
-        schedule = self._schedule
+        schedule, own_home = self._schedule, self._own_home
+        writer, permissions, catchup = self._writer, self._permissions, self._catchup
+        connections = schedule.queue
         heavy_paused = now < self.pace.until
-        if schedule.queue.waiting:
+        if connections.waiting:
             schedule.run_light(now, self.pace.light_slice_s, heavy_paused=heavy_paused)
         schedule.until = 0.0
-        self._own_home.run(now, heavy_paused)
+        own_home.run(now, heavy_paused)
         # The following steps handle what has requested a turn so far. Another turn is only needed
-        # for what arrives from here on, and for what the own home was sent meanwhile.
-        self._wakeup.begun()
-        if self._light_waits(heavy_paused):
+        # for what arrives from here on, for what the own home was sent meanwhile, and for light
+        # users who still wait.
+        self._wakeup.scheduled = False
+        if (
+            own_home.to_home.queue
+            or writer.more
+            or permissions.decided
+            or (
+                connections.waiting
+                and (connections.has_light if heavy_paused else connections.light_first)
+            )
+        ):
             self._wakeup.request()
-        heavy = self._heavy_waits()
+        heavy = (
+            connections.waiting > 0
+            or writer.remaining
+            or (bool(catchup.heavy) and not catchup.near_limit)
+            or (permissions.waiting > 0 and permissions.has_room)
+        )
         if heavy:
             self._heavy_waited = True
             if heavy_paused and not self._pause_is_useless(now):
@@ -179,24 +195,18 @@ class Turn:
         if heavy:
             self._serve_heavy()
         if not unfinished:
-            self._wake_later(now)
-
-    def _light_waits(self, heavy_paused: bool) -> bool:
-        """Return whether light users still wait after step 2."""
-        waiting = self._schedule.queue
-        if waiting.waiting and (waiting.has_light if heavy_paused else waiting.light_first):
-            return True
-        return bool(self._own_home.to_home.queue) or self._writer.more or self._permissions.decided
-
-    def _heavy_waits(self) -> bool:
-        """Return whether there is anything to do for heavy users."""
-        catchup, permissions = self._catchup, self._permissions
-        return (
-            self._schedule.queue.waiting > 0
-            or self._writer.remaining
-            or (bool(catchup.heavy) and not catchup.near_limit)
-            or (permissions.waiting > 0 and permissions.has_room)
-        )
+            wakes_at = self._rosters.due_at
+            feeds = self._feeds
+            if (
+                feeds.to_distribute
+                or feeds.to_repair
+                or self._fanout.late
+                or self._flusher.aside
+                or writer.blocked
+            ):
+                wakes_at = self._due_at(now, wakes_at)
+            if wakes_at < FAR:
+                self._alarm.set(wakes_at)
 
     def _deliver(self, now: float) -> bool:
         """Steps 4 to 7. Return whether anything is left for the next turn."""
@@ -266,10 +276,9 @@ class Turn:
             return True
         return False
 
-    def _wake_later(self, now: float) -> None:
-        """Set the alarm for the first of the things that are due at a later time."""
+    def _due_at(self, now: float, wakes_at: float) -> float:
+        """Return when the first of the things is due that are left for a later time."""
         feeds, late = self._feeds, self._fanout.late
-        wakes_at = self._rosters.due_at
         if feeds.to_distribute or late:
             for feed in (*feeds.to_distribute, *late):
                 wakes_at = min(wakes_at, feed.paused_until)
@@ -279,8 +288,7 @@ class Turn:
             wakes_at = min(wakes_at, now + BLOCKED_RETRY_S)
         if feeds.to_repair:
             wakes_at = min(wakes_at, now + repairing.RETRY_S)
-        if wakes_at < FAR:
-            self._alarm.set(wakes_at)
+        return wakes_at
 
 
 @final

@@ -42,7 +42,8 @@ class BusDispatcher:
         handler = self.handlers.get(type(message))
         if handler is not None:  # an Introduction has been handled before
             handler(port, message)
-            self._wakeup.request()
+            if not self._wakeup.scheduled:
+                self._wakeup.request()
 
     def link_up(self, link: Link) -> None:
         """Attach the partitions whose home is there, and announce the end."""

@@ -96,6 +96,8 @@ class OwnHomeStep:
         self._handlers = handlers
         self._queues = home.queues
         self._writer = home.writer
+        self._to_commit = home.queues.waiting
+        self._committing = home.partitions.committing
         self._permissions = home.permissions
         self._interest = home.interest
         self._rosters = home.rosters
@@ -106,7 +108,7 @@ class OwnHomeStep:
         """Handle requests, commit, answer, publish; again while that caused quick requests."""
         to_home, to_member = self.to_home, self._to_member
         rosters, presence = self._rosters, self._presence
-        permissions = self._permissions
+        permissions, writer = self._permissions, self._writer
         deadline = now + HOME_SLICE_S
         while True:
             if to_home.queue:
@@ -114,7 +116,8 @@ class OwnHomeStep:
             if permissions.waiting:
                 permissions.ask_light(heavy_paused=heavy_paused)
             permissions.decided = False
-            self._writer.commit(heavy_paused=heavy_paused)
+            if self._to_commit or self._committing or writer.more or writer.remaining:
+                writer.commit(heavy_paused=heavy_paused)
             if presence.to_report:
                 presence.send()
             if rosters.changed or now >= rosters.due_at:
