@@ -60,7 +60,7 @@ from relay.chat.fields import (
 )
 from relay.chat.rooms.state import PACKED_BYTES_MAX as STATE_BYTES_MAX
 from relay.codec import Shape
-from relay.errors import RemoteProtocolError
+from relay.errors import EnvelopeError, RemoteProtocolError
 from relay.framing import FrameSplitter
 
 HEADER: Final = 4
@@ -308,7 +308,10 @@ def unpack(body: bytes) -> Message:
     Raises:
         EnvelopeError: not a legal message.
     """
-    message: Message = _SCHEMA.unpack(body)[0]
+    messages, more = _SCHEMA.unpack_first(body)
+    if more:
+        raise EnvelopeError("more than one message")
+    message: Message = messages[0]
     return message
 
 

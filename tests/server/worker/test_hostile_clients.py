@@ -191,7 +191,7 @@ async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
     for flood in floods:
         await flood.expect(Ack, count=200)
     assert not any(
-        one.flows for worker in (home, other) for one in worker.parts.home.queues.by_partition
+        one.count for worker in (home, other) for one in worker.parts.home.queues.by_partition
     )
 
 
@@ -224,7 +224,7 @@ async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
     assert acks == [(n, n) for n in counters], "each once, in order, as the original"
     hostile.send_envelopes(Send(LOG, 3001, 0, "", b"new"))
     await hostile.acked(LOG, 3001)
-    assert not any(one.flows for one in home.parts.home.queues.by_partition)
+    assert not any(one.count for one in home.parts.home.queues.by_partition)
 
 
 async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:

@@ -73,7 +73,7 @@ def test_slow_flows_take_turns() -> None:
     for producer in range(20):
         _put(submissions, producer, f"new-{producer}", 3)
     taken: list[tuple[int, int]] = []
-    while submissions.flows:
+    while submissions.count:
         group = _taken(submissions)
         assert group
         taken += group
@@ -128,7 +128,7 @@ def test_control_entries_are_slow() -> None:
     assert [w.submission.kind for w in quick] == [0, 0, 0]
     assert [w.submission.kind for w in slow] == [Kind.SYSTEM] * SLOW_PER_GROUP
     assert submissions.take(_in_use, 512, 0) == ([], [])
-    while submissions.flows:
+    while submissions.count:
         quick, slow = submissions.take(_in_use, 512, SLOW_PER_GROUP)
     assert [(w.submission.kind, w.submission.counter) for w in quick] == [(0, 1), (0, 2)]
     assert submissions.bytes == 0
@@ -200,7 +200,7 @@ def test_light_senders_have_a_commit_of_their_own() -> None:
     heavy_paused = submissions.take_light(_in_use, heavy_paused=True)
     assert 0 < len(heavy_paused) <= LIGHT_PER_GROUP, "while they pause they have none"
     submissions.take(_in_use, 64, SLOW_PER_GROUP)
-    while submissions.flows:
+    while submissions.count:
         submissions.take_light(_in_use)
         submissions.take(_in_use, 64, SLOW_PER_GROUP)
     assert (submissions.count, submissions.bytes) == (0, 0)
@@ -240,7 +240,7 @@ def test_who_was_forgotten_waits_for_nothing() -> None:
     submissions.remove(lambda one: one.submission.producer != (3).to_bytes(16))
     _put(submissions, 1, "known", 1)
     taken: list[tuple[int, int]] = []
-    while submissions.flows:
+    while submissions.count:
         taken += _taken(submissions)
     assert [counter for producer, counter in taken if producer == 1] == [1]
     assert {producer for producer, _ in taken} == {1, 3}

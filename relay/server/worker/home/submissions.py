@@ -108,9 +108,12 @@ class Flow:
 class Submissions:
     """The waiting submissions of one partition. The order of each producer is kept."""
 
-    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows")
+    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows", "lone")
 
     def __init__(self) -> None:
+        self.lone: Waiting | None = None
+        """The only submission that waits, as long as it is the only one since nothing waited: it is
+        in no flow."""
         self.flows: dict[bytes, Flow] = {}
         """By producer. Each flow is also in one of the next three."""
         self._new: list[Flow] = []
@@ -130,22 +133,31 @@ class Submissions:
     def put(self, run: list[Waiting], size: int) -> None:
         """Queue submissions of one producer. ``size``: the total size of their bodies."""
         self.bytes += size
-        self.count += len(run)
-        producer = run[0].submission.producer
+        before, self.count = self.count, self.count + len(run)
+        if not before and self.count == 1:
+            self.lone = run[0]
+            return
+        self._enter_lone()
+        self._flow(run[0].submission.producer).waiting.extend(run)
+
+    def _flow(self, producer: bytes) -> Flow:
+        """Return the flow of a producer, perhaps a new one."""
         flow = self.flows.get(producer)
         if flow is None:
             flow = self.flows[producer] = Flow(producer)
             self._new.append(flow)
-        flow.waiting.extend(run)
+        return flow
+
+    def _enter_lone(self) -> None:
+        """Queue the one that waited alone like all others."""
+        lone, self.lone = self.lone, None
+        if lone is not None:
+            self._flow(lone.submission.producer).waiting.append(lone)
 
     @property
-    def lone(self) -> Waiting | None:
-        """The only submission that waits, if it is the only one, and its sender a light one."""
-        if self.count != 1:
-            return None
-        (flow,) = self.flows.values()
-        waiting = flow.waiting[0]
-        return None if waiting.heavy else waiting
+    def senders(self) -> int:
+        """The number of producers with anything that waits."""
+        return len(self.flows) if self.lone is None else 1
 
     def units(self) -> int:
         """Return the cost of what waits (``ALONE_UNITS``), or any number above ``SHARE`` if it is
@@ -153,6 +165,7 @@ class Submissions:
         """
         if self.count > SHARE:
             return self.count
+        self._enter_lone()
         flows = self.flows.values()
         alone = sum([one.submission.extra is not None for flow in flows for one in flow.waiting])
         return self.count + alone * (ALONE_UNITS - 1)
@@ -169,6 +182,7 @@ class Submissions:
             group_max: approximate number of submissions.
             slow_max: number of slow flows.
         """
+        self._enter_lone()
         flows = self.flows
         group: list[Waiting] = []
         if len(flows) == 1 and not self._slow:
@@ -198,6 +212,7 @@ class Submissions:
         ``heavy_paused``: for lack of CPU time. Nothing is then reserved for heavy producers, so the
         lead of light ones does not matter.
         """
+        self._enter_lone()
         self._sort(in_use)
         group: list[Waiting] = []
         quick = self._quick
@@ -283,22 +298,27 @@ class Submissions:
 
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
+        self._enter_lone()
         found = [waiting for flow in self.flows.values() for waiting in flow.waiting]
         self.clear()
         return found
 
     def clear(self) -> None:
         """Forget everything. What waited has its answers."""
+        self.count = self.bytes = 0
+        if self.lone is not None:
+            self.lone = None
+            return
         self.flows.clear()
         self._new.clear()
         if self._quick.waiting:
             self._quick.clear()
         self._slow_flows.clear()
         self._slow.clear()
-        self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
         """Put back what a commit did not process, before later submissions of its producers."""
+        self._enter_lone()
         self.count += len(rest)
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
         for waiting in reversed(rest):
@@ -321,11 +341,13 @@ class Submissions:
                     spent[producer] = spent.get(producer, 0) + count
             self._slow.update([one for one, count in spent.items() if count > READS_FREE])
         if self._slow:
+            self._enter_lone()
             self._slow.intersection_update(self.flows)
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
         """Remove some submissions and return them. The caller answers them."""
         removed: list[Waiting] = []
+        self._enter_lone()
         self._new.extend(self._slow_flows.values())  # they may no longer be slow
         self._slow_flows.clear()
         self.count = self.bytes = 0

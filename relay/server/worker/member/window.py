@@ -105,7 +105,7 @@ class Run:
         count = len(sends)
         self.left -= count
         self.size -= size
-        if self.flow is not None:
+        if sends and self.flow is not None:
             self.flow.landed(self, start, sends, size)
         if self.left:
             self.submissions[start : start + count] = [None] * count
@@ -146,7 +146,7 @@ class Flow:
         flight.
         """
         window, count = self.window, len(sends)
-        weight = _weight(sends, size)
+        weight = size if sends[0].extra is None else _weight(sends, size)
         waited = start + count - run.on_its_way
         if waited > 0:
             waiting = sends[max(count - waited, 0) :]
@@ -216,11 +216,20 @@ class Window:
         if flow is None:
             flow = self.flows[sender] = Flow(self, sender)
         run.flow = flow
-        weight = _weight(sends, run.size)
-        room = self._room(flow, sends)
+        count, weight = len(sends), run.size
+        if sends[0].extra is not None:
+            weight = _weight(sends, weight)
+        nobody_waits = not (flow.waiting or self._new or self._queue.waiting)
+        if nobody_waits and flow.in_flight == self.in_flight:  # the only sender
+            room = count
+        else:
+            room = self._room(sends) if nobody_waits else 0
         run.on_its_way = room
-        if room == len(sends):
-            self._go(flow, run.first, sends, weight)
+        if room == count:
+            flow.count += count
+            flow.in_flight += weight
+            self.in_flight += weight
+            self.port.submit(run.first, sends)
             return False
         if room:
             some = sends[:room]
@@ -232,17 +241,13 @@ class Window:
         if not flow.waiting:
             self._new.append(flow)
         flow.waiting.append(run)
-        flow.queued += len(sends) - room
+        flow.queued += count - room
         flow.queued_bytes += weight
         return True
 
-    def _room(self, flow: Flow, sends: list[Submission]) -> int:
-        """Return how many of these may be sent now."""
-        if flow.waiting or self._new or self._queue.waiting:
-            return 0
+    def _room(self, sends: list[Submission]) -> int:
+        """Return for how many of these there is room."""
         in_flight = self.in_flight
-        if flow.in_flight == in_flight:
-            return len(sends)  # the only sender
         for index, send in enumerate(sends):
             if in_flight >= self.window_bytes:
                 return index

@@ -55,9 +55,9 @@ class SubmissionQueues:
             self.direct.forget(port, partition)
         self.running.forget(partition, port)
         submissions = self.by_partition[partition]
-        if submissions.flows:
+        if submissions.count:
             submissions.remove(lambda waiting: waiting.port is port)
-            if not submissions.flows:
+            if not submissions.count:
                 self.waiting.pop(partition, None)
 
     def submit(self, run: list[Waiting]) -> None:
@@ -111,9 +111,9 @@ class SubmissionQueues:
         if self.direct is not None:
             self.direct.permissions.forget(self.revoked.includes)
         for index, submissions in enumerate(self.by_partition):
-            if submissions.flows:
+            if submissions.count:
                 removed = submissions.remove(self.revoked.includes)
-                if not submissions.flows:
+                if not submissions.count:
                     self.waiting.pop(index, None)
                 # A waiting change of a room blocks its other changes until it is answered.
                 refuse(removed, ErrorCode.KEY_REFUSED)

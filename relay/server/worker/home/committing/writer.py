@@ -145,7 +145,7 @@ class Writer:
         for index in list(self._waiting):
             submissions = self._submissions[index]
             lone = submissions.lone
-            if lone is None or index in self.blocked or index in self._notes.noted:
+            if lone is None or lone.heavy or index in self.blocked or index in self._notes.noted:
                 continue
             partition = self._ready(index)
             stored = None if partition is None else self._commits.append_lone(partition, lone)
@@ -195,7 +195,7 @@ class Writer:
                     self.blocked.add(index)  # its other submissions must still wait
                 continue
             del self._waiting[index]
-            if submissions.flows:
+            if submissions.count:
                 self._waiting[index] = None
             self._commit(index, partition, group, quick=True)
             if self._cpu_clock() >= deadline:
@@ -223,7 +223,7 @@ class Writer:
     @property
     def senders(self) -> int:
         """Return the number of senders whose submissions wait to be committed."""
-        return sum([len(self._submissions[index].flows) for index in self._waiting])
+        return sum([self._submissions[index].senders for index in self._waiting])
 
     @property
     def busy(self) -> bool:
@@ -245,7 +245,7 @@ class Writer:
                 self.blocked.add(index)
             return False
         del self._waiting[index]
-        if submissions.flows:
+        if submissions.count:
             self._waiting[index] = None  # now last in turn
         if slow and group and not self._commits.power:
             # It does not wait for the disk with the slow ones.
