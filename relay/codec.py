@@ -127,7 +127,7 @@ class _Values:
 class Schema:
     """All operations that may arrive from one direction."""
 
-    __slots__ = ("_bounds", "_fields_max", "_first_max", "_shapes", "count_max", "values_max")
+    __slots__ = ("_bounds", "_fields_max", "_shapes", "count_max", "values_max")
 
     def __init__(
         self,
@@ -160,7 +160,6 @@ class Schema:
             make = shape.make or (None if plain else shape.type)
             self._shapes[op] = shape, shape.checks, make, (quick or {}).get(op)
         self.count_max = count_max
-        self._first_max = min(FIRST_MAX, count_max)
         self.values_max = values_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
         self._bounds = _Bounds(
@@ -192,9 +191,9 @@ class Schema:
         """
         if not content:
             raise EnvelopeError("a content without a message")
-        left = self._first_max if len(content) <= FIRST_BYTES_MAX else 1
+        count = min(FIRST_MAX, self.count_max) if len(content) <= FIRST_BYTES_MAX else 1
         messages: list[Any] = []
-        while content and left:
+        while content and len(messages) < count:
             # msgpack's exceptions contain the peer's bytes. They are handled outside the blocks
             # that catch them, so that no other exception has them as its context. (mypyc does not
             # support ``from None``.)
@@ -217,7 +216,6 @@ class Schema:
                 raise _not_allowed(refused)
             messages.append(self.checked(value))
             content = rest
-            left -= 1
         return messages, content
 
     def new_decoder(self, content: bytes, values: _Values) -> msgpack.Unpacker:
@@ -234,8 +232,7 @@ class Schema:
 
     def checked(self, value: object) -> object:
         """Return the message for an unpacked value. Raises EnvelopeError if it is not legal."""
-        size = len(value) if type(value) is list else 0
-        if type(value) is not list or not 1 <= size <= self._fields_max:
+        if type(value) is not list or not 1 <= (size := len(value)) <= self._fields_max:
             raise EnvelopeError("a message is not an array of a legal length")
         op = value[0]
         if type(op) is not int or not 0 <= op <= limits.U32_MAX:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope
-    from relay.wire.frames import FrameReader
 
 ENVELOPE_BYTES: Final = 256
 """Approximate memory of an unpacked envelope, besides the bytes it came from."""
@@ -85,7 +84,7 @@ class Reading:
         self._owner: Owner | None = owner
         """None once the socket is closed."""
         self._connection = connection
-        self._frames: FrameReader = connection.reader
+        self._frames = connection.reader
         self.sends: SendsOfRecords | None = None
         """Of the same connection; None until it is set, and once the socket is closed."""
         self._stream = stream
@@ -146,8 +145,7 @@ class Reading:
         values = unpacking.advance()
         if unpacking.done:
             self._unpacking = None
-            self._pending = unpacking.messages
-            self._pending.reverse()
+            self._pending = unpacking.messages[::-1]
         return 1 + values // VALUES_PER_UNIT
 
     def work(self, now: float) -> None:
@@ -198,10 +196,9 @@ class Reading:
                     if content is None:
                         drained = True
                         break
-                    if content:
-                        if not owner.ended:
-                            self.unpack(content)
-                    else:
+                    if content and not owner.ended:
+                        self.unpack(content)
+                    elif not content:
                         control = True
                         events = connection.events()
                         owner.handle_events(events, now)
@@ -232,13 +229,8 @@ class Reading:
     ) -> None:
         """Charge what ``work`` has used to the allowance, and in the queue.
 
-        Args:
-            owner: as it was when ``work`` began.
-            used: in units; 0: it only checked for input.
-            paid_s: ``_paid_s`` as it was then.
-            now: when ``work`` began.
-            bulk: True if a bulk load was among it.
-            drained: True if there was no more input.
+        ``used`` is in units; 0: it only checked for input. ``bulk``: a bulk load was among it.
+        ``drained``: there was no more input. All others are as they were when ``work`` began.
         """
         if used:
             left = 0
@@ -406,8 +398,5 @@ class Reading:
 
 
 def _left(paid_s: float, now: float) -> int:
-    """Return the unused allowance, in units; negative if more was used.
-
-    ``paid_s``: see ``Reading``.
-    """
+    """Return the unused allowance, in units; negative if more was used. See ``Reading._paid_s``."""
     return int((now - max(paid_s, now - SAVED_S)) * LIGHT_PER_S)
