@@ -212,15 +212,14 @@ class Reading:
             if sending is not None:
                 sending.offer()
             self._running = False
-        pending = self._pending
-        if not pending:
+        if not self._pending:
             self._pending = _NONE  # an empty list per connection would add up to a page each
         self._charge(owner, share - units, paid_s, now, bulk=bulk, drained=drained)
         if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
-        if frames.pending or pending or self._unpacking is not None or self.unprocessed:
+        if frames.pending or self._pending or self._unpacking is not None or self.unprocessed:
             self._report_unprocessed()
 
     # --- what it uses -------------------------------------------------------------------------
@@ -301,8 +300,7 @@ class Reading:
         if reason & Pause.MUCH:  # nothing was saved while it waited for that
             self._paid_s = max(self._paid_s, now + OWED_S_MAX)
         if not self.pauses:
-            owner = self._owner
-            before_login = owner is not None and owner.before_login
+            before_login = self._owner is not None and self._owner.before_login
             if self._schedule.has_time(now, first=self._new, before_login=before_login):
                 self._resume(now)
             else:
@@ -316,7 +314,7 @@ class Reading:
 
     def _resume(self, now: float) -> None:
         more = self._running or self._unpacking is not None or self._pending
-        if more or self._connection.pending:
+        if more or self._frames.pending:
             self.work(now)
         else:  # the usual case: the client has waited, too. As ``work`` would leave it:
             self._new, self._finish = False, 0.0

@@ -205,7 +205,7 @@ class Session(Owner):
 
     def on_keys(self, now: float) -> None:
         """owner.Owner: continue with bytes that arrived while the key agent was asked."""
-        if self._connection.pending:
+        if self._connection.reader.pending:
             self.reading.work(now)
 
     # --- operations ---------------------------------------------------------------------------
