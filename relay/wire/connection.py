@@ -332,7 +332,7 @@ class Connection(Endpoint):
             if record_type == APP:
                 if content and not self._events:
                     return content
-                self._events.append(ApplicationData(content))
+                self._events.append(_new(ApplicationData, (content,)))
         if record_type == RecordType.CLOSE:
             self._receive_close(content, now)
         elif record_type == RecordType.KEY_UPDATE:
