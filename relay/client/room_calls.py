@@ -69,6 +69,8 @@ class RoomInfo(NamedTuple):
     """Permanent members, and invited, muted and banned users; not everybody who is connected."""
     keep: tuple[int, int, int] = (0, 0, 0)
     """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
+    identity: bytes = b""
+    """Which of the rooms that had this name one after another: ``room_identity`` of ``send``."""
 
 
 class ListedRoom(NamedTuple):
@@ -192,7 +194,7 @@ def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:
     )
     return RoomInfo(
         name, KIND_NAMES[room.kind], room.listed, room.title, room.topic, room.closed,
-        room.version, people, room.keep,
+        room.version, people, room.keep, parts[0].identity,
     )  # fmt: skip
 
 

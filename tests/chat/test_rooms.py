@@ -29,6 +29,7 @@ MODERATOR = MEMBER | Right.TOPIC | Right.INVITE | Right.MODERATE
 OWNER = MODERATOR | Right.MANAGE
 POWER = Right.TOPIC | Right.INVITE | Right.MODERATE | Right.MANAGE
 NOTHING = Right(0)
+EPOCH = b"epoch..."
 
 
 def room(kind: Kind = Kind.PUBLIC, **fields: object) -> Room:
@@ -437,9 +438,9 @@ def test_bytes_that_are_no_event(body: bytes) -> None:
 
 
 def test_what_is_told_of_a_room() -> None:
-    part = shown.unpack(shown.pack(room(), ""))
-    assert part == (room(), True)
-    assert shown.unpack(shown.pack(room(), "bob")).room.people.keys() == {"cat", "dan"}
+    part = shown.unpack(shown.pack(room(), "", EPOCH))
+    assert part == (room(), True, EPOCH)
+    assert shown.unpack(shown.pack(room(), "bob", EPOCH)).room.people.keys() == {"cat", "dan"}
     for kind, is_listed, actor, seen in (
         (Kind.PUBLIC, True, EVE, True),
         (Kind.PUBLIC, False, EVE, False),

@@ -95,7 +95,9 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     anna("role", "bert", "none")
     anna("keep", "--age", "30d", "--messages", "1000", "--yes")
     assert "30 days and at most 1,000 messages are kept" in anna("show")
-    assert json.loads(anna("show", "--json"))["keep"] == [2592000, 1000, 0]
+    shown = json.loads(anna("show", "--json"))
+    assert shown["keep"] == [2592000, 1000, 0]
+    assert len(bytes.fromhex(shown["identity"])) == 8
     assert "NOT_ALLOWED" in bert("keep", status=1)
     anna("ban", "bert", "--for", "1h")
     assert "unban first" in anna("invite", "bert", status=1)

@@ -262,13 +262,22 @@ def sending(relay: Relay, room: str) -> Iterator[subprocess.Popen[str] | Forked]
     for name in ("anna", "bert"):
         assert run_relay("register", relay.address, "--name", name).returncode == 0
     assert run_relay("send", relay.address, room, "mine", "--name", "anna").returncode == 0
-    process = start_client("send", relay.address, room, "--name", "bert", typed=True)
+    with starting(relay, room, "bert", 2) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def starting(
+    relay: Relay, room: str, name: str, count: int
+) -> Iterator[subprocess.Popen[str] | Forked]:
+    """Start ``send``, and wait until a room has so many messages with its first line."""
+    process = start_client("send", relay.address, room, "--name", name, typed=True)
     try:
         assert process.stdin is not None
         process.stdin.write("one\n")
         process.stdin.flush()
         with Tail(relay.address, room, "--since", "0") as tail:
-            tail.has(2)
+            tail.has(count)
         yield process
     finally:
         process.kill()
@@ -291,6 +300,39 @@ def test_a_refusal_ends_it_without_another_line(relay: Relay, room: str) -> None
         told = process.stderr.read()
         assert told.startswith("relay: line 2 was not stored: BANNED: ")
         assert told.count("\n") == 1
+
+
+def in_the_next_room(process: subprocess.Popen[str] | Forked, relay: Relay, room: str) -> None:
+    """Somebody else creates the next room of the name, and the process gets another line."""
+    for name, *command in (("anna", "delete", "--yes"), ("carl", "create")):
+        ended = run_relay("room", command[0], relay.address, room, *command[1:], "--name", name)
+        assert ended.returncode == 0, ended.stderr
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write("a secret\n")
+    process.stdin.flush()
+    assert process.wait(DEADLINE_S) == 1
+    assert process.stderr.read() == (
+        "relay: line 2 was not stored: NO_SUCH_ROOM: "
+        "that room no longer exists; join again for another one of its name\n"
+    )
+    found = run_relay("history", relay.address, room, "--name", "carl")
+    assert "secret" not in found.stdout
+
+
+def test_a_pipe_is_for_the_room_of_its_beginning(relay: Relay, room: str) -> None:
+    """Not for the next one of that name, which may be a stranger's."""
+    run_relay("register", relay.address, "--name", "carl")
+    with sending(relay, room) as process:
+        in_the_next_room(process, relay, room)
+
+
+def test_a_pipe_is_for_the_room_that_it_has_begun(relay: Relay, room: str) -> None:
+    """There was none before its first line."""
+    for name in ("anna", "carl"):
+        run_relay("register", relay.address, "--name", name)
+    with starting(relay, room, "anna", 1) as process:
+        in_the_next_room(process, relay, room)
 
 
 def test_the_end_of_the_session_ends_it_without_another_line(relay: Relay, room: str) -> None:

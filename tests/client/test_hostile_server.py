@@ -36,7 +36,7 @@ from tests.support.held import held_bytes
 
 EPOCH = b"e" * 8
 WIDE = "\U0001f600"
-ROOM = shown.pack(Room(), "")
+ROOM = shown.pack(Room(), "", bytes(8))
 ACCOUNT = answers.packed_shown(Account("alice"))
 RECORDS = 30
 """Of 60 KB: such rosters take 100 MB in a client that bounds events by their number."""

@@ -221,7 +221,7 @@ def _room_after(
     assert room_events.unpack(room_events.pack(event)) == event
     room = room_states.applied(room, event, sender, seq)
     assert room_states.unpack(room_states.pack(room)) == room
-    shown.unpack(shown.pack(room, ""))
+    shown.unpack(shown.pack(room, "", bytes(8)))
     return room
 
 
@@ -316,7 +316,7 @@ ANSWERS: Final = [
     answers.packed_invitations(
         answers.Invitations((answers.Invitation(HASH, LATER_MS, False, "ann"),), "")
     ),
-    shown.pack(_filled_room(), ""),
+    shown.pack(_filled_room(), "", bytes(8)),
     shown.pack_identity(bytes(8)),
     room_states.pack(_filled_room()),
     *corpus_of("answers"),

@@ -92,7 +92,7 @@ def of_room(content: bytes) -> bytes:
     """Return the content of the honest answer to a request about a room."""
     match room_requests.unpack(content).request:
         case room_requests.Show():
-            return codec.pack((*STATE, PEOPLE, True, 0, (0, 0, 0)))
+            return codec.pack((*STATE, PEOPLE, True, 0, (0, 0, 0), EPOCH))
         case room_requests.List(partition=partition):
             return shown.pack_list([LISTED] if not partition else [], "", True)
         case room_requests.Mine():
@@ -306,7 +306,7 @@ def exaggerated_room(content: bytes) -> bytes:
         case room_requests.Show():
             people = [[name, b"r" * 32, 4, True, True, most, most]]
             state = (most, most, 1, False, HOSTILE, HOSTILE, True, True, *[most] * 5)
-            return codec.pack((*state, people, True, most, (most, most, most)))
+            return codec.pack((*state, people, True, most, (most, most, most), EPOCH))
         case room_requests.List(partition=partition):
             return shown.pack_list([listed] if not partition else [], "", True)
         case room_requests.Mine():

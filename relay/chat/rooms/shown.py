@@ -26,6 +26,8 @@ class Shown(NamedTuple):
     """With only the users of this part."""
     end: bool
     """True if there are no further users."""
+    identity: bytes
+    """Which of the rooms of this name it is: see ``chat.entries.Submission``."""
 
 
 class Listed(NamedTuple):
@@ -74,12 +76,12 @@ def unpack_identity(data: bytes) -> bytes:
     return cast("bytes", codec.unpack_array(data, _IDENTITY, array_max=len(_IDENTITY))[0])
 
 
-def pack(room: Room, after: str) -> bytes:
+def pack(room: Room, after: str, identity: bytes) -> bytes:
     """Return the packed answer to ``Show``: the users whose handles are above ``after``."""
     people = sorted(handle for handle, one in room.people.items() if one.matters and handle > after)
     page = [[handle, *room.people[handle][:GIVEN_AT]] for handle in people[:PEOPLE_PER_ANSWER]]
     end = len(people) <= PEOPLE_PER_ANSWER
-    return codec.pack((*room[:KEEP_AT], page, end, *room[KEEP_AT:-1]))
+    return codec.pack((*room[:KEEP_AT], page, end, *room[KEEP_AT:-1], identity))
 
 
 _SHOWN: Final = (
@@ -88,6 +90,7 @@ _SHOWN: Final = (
     codec.list_of(codec.tuple_of(*PERSON), PEOPLE_PER_ANSWER),
     codec.boolean,
     *KEEP,
+    EPOCH,
 )  # fmt: skip
 
 
@@ -97,7 +100,7 @@ def unpack(data: bytes) -> Shown:
     Raises:
         EnvelopeError: it is invalid.
     """
-    *fields, rows, end, keep_seq, keep = codec.unpack_array(
+    *fields, rows, end, keep_seq, keep, identity = codec.unpack_array(
         data, _SHOWN, array_max=PEOPLE_PER_ANSWER
     )
     fields += [keep_seq, keep]
@@ -105,7 +108,7 @@ def unpack(data: bytes) -> Shown:
         handle: Person(root, Role(role), *rest)
         for handle, root, role, *rest in cast("list[tuple[str, bytes, int, bool]]", rows)
     }
-    return Shown(made(fields, people), bool(end))
+    return Shown(made(fields, people), bool(end), cast("bytes", identity))
 
 
 def listed(name: str, room: Room, last_seq: int, actor: Actor) -> Listed | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from relay import limits
+from relay.chat.names import is_room
 from relay.cli.arguments.names import checked_log
 from relay.cli.arguments.options import NumberRange, Target, places, target_options
 from relay.cli.arguments.text_argument import TextCommand
@@ -20,7 +21,7 @@ from relay.cli.process.exits import CommandError, Exit
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
-from relay.client.refusals import UNCLEAR, Refused
+from relay.client.refusals import UNCLEAR, Busy, Refused, Unavailable
 from relay.terminal.lines import read_lines
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
@@ -28,6 +29,8 @@ from relay.terminal.screens import PlainScreen
 
 TIMEOUT_S_MAX: Final = 10_000_000
 """A third of a year: anything longer is equivalent to waiting."""
+RETRY_S: Final = 1.0
+"""After a request that the client has repeated for seconds itself."""
 
 
 @click.command(cls=TextCommand, example="ADDRESS ROOM -- TEXT", undone="nothing was sent")
@@ -112,13 +115,20 @@ async def send_lines(
             failed.set_result(None)
 
     async def post_lines() -> str:
+        identity = b""
         async for line in read_lines(fd, limits.BODY_BYTES_MAX):
             if problem := unfit(line.data, line.length):
                 return f"line {line.number} {problem}; the lines before it are stored"
             progress.begin()
-            stored = await client.post(room, line.data)
+            if line.number == 1:
+                identity = await _identity(client, room)
+            stored = await client.post(room, line.data, room_identity=identity)
             stored.add_done_callback(outcome)
             under_way.append((line.number, stored))
+            if line.number == 1 and not identity and is_room(room):
+                await asyncio.wait({stored})
+                if stored.exception() is None:
+                    identity = stored.result().epoch  # the room has begun with this line
             while under_way and under_way[0][1].done():
                 await _stored(*under_way.popleft())
         return ""
@@ -138,6 +148,22 @@ async def send_lines(
     if complaint is None:
         await end  # raises the reason
         raise ClientError("the connection was closed")
+
+
+async def _identity(client: Client, room: str) -> bytes:
+    """Return which room of this name there is now: all lines are for that one. Empty: none yet.
+
+    Waits as long as the server cannot tell, as a line would. If the room may not be read, the
+    first line tells why.
+    """
+    while is_room(room):
+        try:
+            return (await client.room_info(room)).identity
+        except (Busy, Unavailable) as error:
+            await asyncio.sleep(max(RETRY_S, error.arg / 1000))
+        except Refused:
+            break
+    return b""
 
 
 async def _tell(client: Client, screen: PlainScreen) -> None:

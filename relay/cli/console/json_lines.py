@@ -73,7 +73,7 @@ def change_object(event: RoomChanged) -> dict[str, Any]:
 def room_object(room: RoomInfo) -> dict[str, Any]:
     """Return the state of a room."""
     people = [_person_object(person) for person in room.people]
-    return room._asdict() | {"people": people}
+    return room._asdict() | {"people": people, "identity": room.identity.hex()}
 
 
 def _person_object(person: RoomPerson) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Connect = Callable[..., Face]
 LISTED = shown.Listed("room", Kind.PUBLIC, "", "", False, Role.NONE, 0, 1, 1)
 NAMELESS = shown.Own(LISTED._replace(name="@room"), bytes(8), 0, 0)
 STATE = (0, 0, 0, True, "", "", False, False, 0, 0, 0, 0, 0)
-KEEP = (0, (0, 0, 0))
+KEEP = (0, (0, 0, 0), bytes(8))
 NOBODY = codec.pack((*STATE, [], False, *KEEP))
 SOMEBODY = codec.pack((*STATE, [["anna", b"", 1, False, False, 0, 0]], False, *KEEP))
 GARBAGE = b"\xc1"

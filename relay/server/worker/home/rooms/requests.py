@@ -150,7 +150,8 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         refused = refusal(room, actor, Right.READ)
         if refused is not None and not actor.operator:
             raise refused
-        asked.answer(shown.pack(room, request.after))
+        identity = self._partitions.epoch_at(asked.ask.log, room.created)
+        asked.answer(shown.pack(room, request.after, identity))
 
     # --- bans and mutes that expire -----------------------------------------------------------
     def sweep(self) -> None:
