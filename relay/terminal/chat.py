@@ -342,8 +342,7 @@ class Chat:
             except NotAMember:
                 self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
-                # otherwise it was deleted
-                no_room = isinstance(error, NoSuchRoom) and not self._invitations.out
+                no_room = isinstance(error, NoSuchRoom) and not self._invitations.out  # nor was one
                 self.screen.notice(f"refused: {self._not_begun if no_room else error}")
             except NotSent as error:
                 self.sending.fail(str(error))
