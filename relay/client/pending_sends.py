@@ -81,7 +81,7 @@ class RoomSends:
     """
 
     __slots__ = (
-        "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
+        "alone", "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
         "retry_at", "rewind", "room", "unsent",
     )  # fmt: skip
 
@@ -101,6 +101,10 @@ class RoomSends:
         self.postponed = False
         """True from the first UNAVAILABLE until something is stored: reported once, not with each
         attempt."""
+        self.alone = False
+        """True from a final refusal until something is stored: one is sent at a time. Whatever
+        follows one that is refused has to be sent again, and often the next one is refused, too: of
+        200 messages of somebody who may no longer write, 20,000 would be sent."""
         self.rewind = False
         """True: what is pending is sent again, once nothing is in flight."""
         self.restart = False

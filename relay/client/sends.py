@@ -160,6 +160,8 @@ class Sends:
             sends = self._rooms[room]
             unsent, in_flight = sends.unsent, sends.in_flight
             while unsent and self.in_flight < self.in_flight_max:
+                if sends.alone and in_flight:
+                    break
                 send = unsent.popleft()
                 counter = send.counter
                 self.resent += send.sent
@@ -170,7 +172,7 @@ class Sends:
                     send.log, counter, send.kind, send.content_type, send.body, *send.about,
                     send.identity,
                 )  # fmt: skip
-            if not unsent:
+            if not unsent or sends.alone:
                 del self._ready[room]
 
     # --- answers ---------------------------------------------------------------------------------
@@ -181,15 +183,14 @@ class Sends:
             return
         sends, send = answered
         sends.proven = True
-        sends.postponed = False
+        sends.postponed = sends.alone = False
         stored = (
             Stored(ack.epoch, ack.seq)
             if ack.durability == Survives.PROCESS
             else Stored(ack.epoch, ack.seq, durability_name(ack.durability))
         )
         self._end(sends, send, stored)
-        if sends.rewind and not sends.in_flight:
-            self._drained(sends, now)
+        self._go_on(sends, now)
 
     def refused(self, envelope: RefusedEnvelope, now: float) -> bool:
         """The server has not stored a send, temporarily or permanently.
@@ -210,8 +211,7 @@ class Sends:
             self._unknown(sends, send, envelope, now)
         else:
             self._never(sends, send, envelope, now)
-        if sends.rewind and not sends.in_flight:
-            self._drained(sends, now)
+        self._go_on(sends, now)
         return begins
 
     def fail_all(self, error: ClientError) -> None:
@@ -236,8 +236,7 @@ class Sends:
             return None
         self.in_flight -= 1
         if send not in sends.pending:  # it was refused together with one before it
-            if not sends.in_flight:
-                self._drained(sends, now)
+            self._go_on(sends, now)
             return None
         return sends, send
 
@@ -319,6 +318,7 @@ class Sends:
             else:
                 other.counter -= ended
         sends.next_counter -= ended
+        sends.alone = True
         # Later transmissions are under way with counters that will not be accepted.
         self._go_back(sends, now, 0.0)
 
@@ -328,6 +328,15 @@ class Sends:
             if wait_s == 0.0 and sends.pauses:
                 wait_s = RETRY_S_MIN * 2.0 ** min(sends.pauses, 10)
         sends.go_back(now, wait_s)
+
+    def _go_on(self, sends: RoomSends, now: float) -> None:
+        """Continue, if every transmission is answered."""
+        if sends.in_flight:
+            return
+        if sends.rewind:
+            self._drained(sends, now)
+        elif sends.unsent:
+            self._ready[sends.room] = None
 
     def _drained(self, sends: RoomSends, now: float) -> None:
         """Every transmission is answered: send again, now or after the pause."""

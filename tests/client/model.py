@@ -27,6 +27,8 @@ class ModelLog:
         """Counter to seq."""
         self.last: int | None = None
         """None: the producer is not known."""
+        self.forbidden: set[bytes] = set()
+        """Bodies that may not be stored."""
         self.gone = b""
         """The identity of a room that was deleted."""
 
@@ -45,6 +47,8 @@ class ModelLog:
             return self.refuse(counter, ErrorCode.EXPECTED, last + 1)
         if self.gone and send.identity == self.gone:
             return self.refuse(counter, ErrorCode.NO_SUCH_ROOM)
+        if send.body in self.forbidden:
+            return self.refuse(counter, ErrorCode.NOT_ALLOWED)
         self.stored.append(send.body)
         self.last = counter
         self.ids[counter] = len(self.stored)

@@ -15,6 +15,7 @@ from relay.client.refusals import (
     Busy,
     IdConflict,
     NoSuchRoom,
+    NotAllowed,
     Unavailable,
     UnknownOutcome,
 )
@@ -245,9 +246,10 @@ def test_a_final_refusal_has_not_used_its_counter() -> None:
     window.answer(window.log.refuse(bad.counter, ErrorCode.BAD_REQUEST))
     assert isinstance(window.results["bad"], BadRequest)
     window.answer(window.log.offer(c), window.log.offer(d))
-    assert window.transmitted() == [2, 3]
-    assert [send.body for send in window.out] == [b"c", b"d"]
-    window.answer(*[window.log.offer(send) for send in window.out])
+    for counter, body in ((2, b"c"), (3, b"d")):  # one at a time, until one is stored
+        assert window.transmitted() == [counter]
+        assert [send.body for send in window.out] == [body]
+        window.answer(*[window.log.offer(send) for send in window.out])
     assert window.log.stored == [b"a", b"c", b"d"]
     window.add("e")
     assert window.transmitted() == [4]
@@ -324,6 +326,43 @@ def test_a_refusal_without_an_identity_is_of_one_message() -> None:
     window.refuse(2, ErrorCode.EXPECTED, 1)
     window.settle()
     assert window.log.stored == [b"b"]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["", "the connection is lost"])
+def test_who_may_no_longer_write(lost: bool) -> None:
+    """Each message is refused in its turn, and those behind it are not sent each time."""
+    window = Window()
+    window.add("before")
+    window.settle()
+    bodies = [f"m{n}" for n in range(100)]
+    window.log.forbidden = {body.encode() for body in bodies}
+    window.add(*bodies, "x", "y", "z")
+    if lost:
+        window.transmitted()
+        window.refuse(2, ErrorCode.NOT_ALLOWED)
+        window.sends.offline()
+        window.sends.online(limits.SENDS_UNACKNOWLEDGED_MAX)
+    window.settle()
+    assert {type(window.results[body]) for body in bodies} == {NotAllowed}
+    assert window.log.stored == [b"before", b"x", b"y", b"z"]
+    assert window.sends.resent <= 2 * len(bodies)
+
+
+def test_one_at_a_time_goes_on_after_each_outcome() -> None:
+    """Also of one that may be stored, so that its counter is not free."""
+    window = Window()
+    window.add("a", "b", "c", "d")
+    window.transmitted()
+    window.refuse(1, ErrorCode.BAD_REQUEST)
+    window.answer(*[window.log.offer(send) for send in window.out[1:]])
+    assert window.transmitted() == [1]
+    window.add("e")
+    assert window.transmitted() == []
+    window.refuse(1, ErrorCode.ID_CONFLICT, 1)
+    assert window.transmitted() == [2]
+    window.refuse(2, ErrorCode.EXPECTED, 1)
+    window.settle()
+    assert window.log.stored == [b"c", b"d", b"e"]
 
 
 def test_id_conflict_uses_the_counter() -> None:
@@ -476,6 +515,8 @@ def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> Non
     window.log.gone = b"deleted"
     sent = [f"m{n}" for n in range(300)]
     gone = {body for body in sent if dice.random() < (0.3 if seed % 2 else 0.0)}
+    barred = {body for body in sent if dice.random() < (0.2 if seed % 3 else 0.0)} - gone
+    window.log.forbidden = {body.encode() for body in barred}
     to_send = list(reversed(sent))
     for _ in range(20_000):
         while to_send and window.sends.has_space(5) and dice.random() < 0.8:
@@ -505,7 +546,8 @@ def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> Non
         if not to_send and not window.sends.count:
             break
     assert {body for body, one in window.results.items() if isinstance(one, NoSuchRoom)} == gone
-    left = [body for body in sent if body not in gone]
+    assert {body for body, one in window.results.items() if isinstance(one, NotAllowed)} == barred
+    left = [body for body in sent if body not in gone | barred]
     assert window.log.stored == [body.encode() for body in left]
     places = [Stored(EPOCH, n) for n in range(1, len(left) + 1)]
     assert [window.results[body] for body in left] == places

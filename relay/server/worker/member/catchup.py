@@ -116,7 +116,12 @@ class Catchup:
         """Return the gap before the first entry of a reader that resumes; None: there is none.
 
         Where one reader continues, all do that are further in the same epoch, until something is
-        erased: of thousands that return at once, the store is asked for one. Raises StoreError.
+        erased: of thousands that return at once, the store is asked for one. So a file that cannot
+        be read is not noticed here if somebody continued before: who has all entries needs nothing
+        of it and gets what follows, and who lacks some is told when its page is read.
+
+        Raises:
+            StoreError: the file had to be read, and cannot be.
         """
         erasures = self.erasures(feed.log)  # before reading
         known, seq = feed.continued, cursor.seq
