@@ -81,12 +81,15 @@ class Row:
 
     def get(self, name: str, label: str = "", bucket: str = "") -> int:
         """Read a cell. Raises KeyError if the table has no such metric, label or bucket."""
-        value: int = self._cells[self._start + self._offset(name, label, bucket)]
+        single = not label and not bucket  # as most are, and most often
+        at = self._single[name] if single else self._offset(name, label, bucket)
+        value: int = self._cells[self._start + at]
         return value
 
     def set(self, name: str, value: int, label: str = "") -> None:
         """Write a cell. Only its one writer may."""
-        self._cells[self._start + self._offset(name, label)] = value
+        at = self._offset(name, label) if label else self._single[name]
+        self._cells[self._start + at] = value
 
     def cell(self, name: str, label: str = "") -> int:
         """Return the position of a metric, for ``put``."""

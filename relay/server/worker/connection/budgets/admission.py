@@ -95,6 +95,8 @@ class Admission:
         of each login, which therefore looks at none of them."""
         self._leaving: dict[Connection, None] = {}
         """Those whose login ended, until they are closed."""
+        self.unauthenticated = 0
+        """Number of connections that are not logged in (not yet, or no longer)."""
         self.authenticated = 0
         """Number of connections that are logged in."""
         self._login_s = 0.0
@@ -105,11 +107,6 @@ class Admission:
     def rebound(self, limits: Limits) -> None:
         """Apply new limits. Existing connections stay."""
         self._limits = limits
-
-    @property
-    def unauthenticated(self) -> int:
-        """Number of connections that are not logged in."""
-        return len(self._slow) + len(self._new) + len(self._leaving)
 
     @property
     def connections_max(self) -> int:
@@ -181,14 +178,14 @@ class Admission:
     def enter(self, connection: Connection) -> None:
         """Add a new connection."""
         self._new[connection] = None
-        connection.source.unauthenticated += 1
+        self._count(connection, 1)
 
     def leave(self, connection: Connection) -> None:
         """Remove an unauthenticated connection that is closed or about to be. Idempotent."""
         for group in (self._new, self._slow, self._leaving):
             if connection in group:
                 del group[connection]
-                connection.source.unauthenticated -= 1
+                self._count(connection, -1)
                 return
 
     def login_refusal(self, source: Source) -> Budget | None:
@@ -214,7 +211,11 @@ class Admission:
         self.authenticated -= 1
         connection.source.authenticated -= 1
         self._leaving[connection] = None
-        connection.source.unauthenticated += 1
+        self._count(connection, 1)
+
+    def _count(self, connection: Connection, change: int) -> None:
+        self.unauthenticated += change
+        connection.source.unauthenticated += change
 
     def _all(self) -> Iterable[Connection]:
         """Return the unauthenticated connections: in order of arrival, then those that leave."""

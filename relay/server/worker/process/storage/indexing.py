@@ -80,12 +80,12 @@ class Indexing:
     @property
     def entries(self) -> int:
         """Number of entries examined."""
-        return self._entries + sum(one.entries for one in list(self._followers.values()))
+        return self._entries + sum([one.entries for one in list(self._followers.values())])
 
     @property
     def behind(self) -> int:
         """Number of partitions whose index is incomplete."""
-        return sum(one.behind for one in self._followers.values())
+        return sum([one.behind for one in self._followers.values()])
 
     def follow(self, index: int) -> Touched:
         """Index a partition from now on. Return where changed logs are recorded."""
