@@ -45,5 +45,5 @@ class PreparedKeys:
         if ticket is not None:
             handshake._early = early_secret(ticket.psk)
             handshake._key = made._key._replace(ticket=ticket.ticket)
-        connection._out += handshake.client_key()
+        connection.out += handshake.client_key()
         connection._enter(Phase.AWAIT_SERVER_FINISHED)

@@ -133,7 +133,7 @@ class Connection(Endpoint):
         deadline = now + timing.client_key_s
         self = cls(Side.SERVER, Phase.AWAIT_CLIENT_KEY, handshake, limits, timing, deadline)
         self._modulus_bytes = modulus_bytes or parse_spki(spki).modulus_bytes
-        self._out += handshake.server_hello()
+        self.out += handshake.server_hello()
         return self
 
     # --- input --------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Connection(Endpoint):
         elif self.phase is Phase.CLOSING:
             self._finish(self._close_code, detail=str(error))
         elif self.phase is not Phase.CLOSED and self.phase is not Phase.DRAINING:
-            self._out = b""
+            self.out = b""
             self._finish(None, detail=str(error))
 
     def receive_eof(self, now: float) -> None:
@@ -213,14 +213,14 @@ class Connection(Endpoint):
         if self.phase is not Phase.OPEN:
             raise LocalProtocolError(f"seal in phase {self.phase.name}")
         cipher = self._send
-        if self._out or cipher.update_due(now):
+        if self.out or cipher.update_due(now):
             self._put(RecordType.APP, content, now)
             return self.data_to_send()
         return cipher.seal(APP, content)
 
     def data_to_send(self) -> bytes:
         """Return the bytes for the peer, and clear them."""
-        if not self._out:
+        if not self.out:
             return b""
         data = super().data_to_send()
         if self.phase is Phase.OPEN:
@@ -264,10 +264,10 @@ class Connection(Endpoint):
     def abort(self, reason: str) -> None:
         """Drop the connection at once, without a close record."""
         if self.phase is Phase.DRAINING:
-            self._out = b""
+            self.out = b""
             self._end_of_closing(reason)
         elif self.phase is not Phase.CLOSED:
-            self._out = b""
+            self.out = b""
             self._finish(None, detail=reason)
 
     def give_ticket(self, tickets: TicketKeys, now: float) -> bool:
@@ -319,7 +319,7 @@ class Connection(Endpoint):
         self._resumption = Resumption(established.resumption)
         self._handshake = None
         self._enter(Phase.OPEN)
-        self._send.direct = not self._out
+        self._send.direct = not self.out
         self._deadline = now + self._timing.ping_after_s
         self._events.append(HandshakeCompleted(established.mode, established.fell_back))
 
@@ -373,9 +373,9 @@ class Connection(Endpoint):
     def _put(self, record_type: RecordType, content: bytes, now: float) -> None:
         cipher = self._send
         if cipher.update_due(now):
-            self._out += cipher.seal(RecordType.KEY_UPDATE, b"")
+            self.out += cipher.seal(RecordType.KEY_UPDATE, b"")
             cipher.update(now)
-        self._out += cipher.seal(record_type, content)
+        self.out += cipher.seal(record_type, content)
         cipher.direct = False
 
     def _enter(self, phase: Phase) -> None:

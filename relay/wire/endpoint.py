@@ -28,7 +28,7 @@ class Endpoint:
 
     __slots__ = (
         "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
-        "_modulus_bytes", "_out", "_resumption", "_timing", "login_binding", "phase", "reader",
+        "_modulus_bytes", "_resumption", "_timing", "login_binding", "out", "phase", "reader",
         "side", "work",
     )  # fmt: skip
 
@@ -46,8 +46,9 @@ class Endpoint:
         self._timing = timing
         self._deadline: float | None = deadline
         self._events: list[Event] = []
-        self._out = b""
-        """Pending output. Bytes, not a list: one object less for ``seal`` to access."""
+        self.out = b""
+        """Pending output, to be taken by ``data_to_send``. Bytes, not a list: one object less for
+        ``seal`` to access."""
         self.reader = FrameReader(LEGAL[phase])
         """Splits what is received into frames. Its ``pending`` bytes are not processed yet."""
         self.phase = phase
@@ -91,10 +92,11 @@ class Endpoint:
 
     def data_to_send(self) -> bytes:
         """Return the bytes for the peer, and clear them."""
-        data = self._out
+        data = self.out
         if data:
-            self._check_process()
-            self._out = b""
+            if self._generation != fork.generation():
+                raise ForkedConnection
+            self.out = b""
         return data
 
     @property
@@ -120,7 +122,7 @@ class Endpoint:
         if self.work is not None:
             self._enter(Phase.WORKING)
             return
-        self._out += handshake.client_key()
+        self.out += handshake.client_key()
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_work(self, nonce: bytes, now: float) -> None:
@@ -130,7 +132,7 @@ class Endpoint:
         if self.phase is not Phase.WORKING or not isinstance(handshake, ClientHandshake):
             raise LocalProtocolError("no work is awaited")
         self.work = None
-        self._out += handshake.client_key(nonce)
+        self.out += handshake.client_key(nonce)
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_secret(self, secret: bytes, now: float) -> None:
@@ -142,7 +144,7 @@ class Endpoint:
         if self.phase is not Phase.UNWRAPPING or not isinstance(handshake, ServerHandshake):
             raise LocalProtocolError("no secret is awaited")
         try:
-            self._out += handshake.finish(secret)
+            self.out += handshake.finish(secret)
         except RemoteProtocolError as error:
             self._finish(None, detail=str(error))
             return
@@ -160,7 +162,7 @@ class Endpoint:
                 if self._deadline is not None:
                     self._deadline += self._timing.handshake_s - self._timing.client_key_s
                 if ciphertext is None:
-                    self._out += handshake.finish(None)
+                    self.out += handshake.finish(None)
                     self._enter(Phase.AWAIT_CLIENT_FINISHED)
                 else:
                     self._enter(Phase.UNWRAPPING)
@@ -178,7 +180,7 @@ class Endpoint:
                 if self.reader.pending:
                     raise RemoteProtocolError("bytes behind ServerFinished")
                 reply, established = handshake.receive_finished(whole)
-                self._out += reply
+                self.out += reply
                 self._established(established, now)
 
     def _established(self, established: Established, now: float) -> None:

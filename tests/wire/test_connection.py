@@ -328,7 +328,7 @@ def test_the_cipher_seals_directly_only_if_nothing_is_to_be_sent_before(
             with contextlib.suppress(LocalProtocolError):
                 _MOVES[move](mine, theirs)
         connection = mine.connection
-        free = connection.phase is Phase.OPEN and not connection._out
+        free = connection.phase is Phase.OPEN and not connection.out
         assert connection.send_cipher.direct == free, move
 
 

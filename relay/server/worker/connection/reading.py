@@ -217,7 +217,7 @@ class Reading:
         self._charge(owner, share - units, paid_s, now, bulk=bulk, drained=drained)
         if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
-        if control:
+        if control and (connection.out or connection.phase is Phase.CLOSED):
             owner.write_pending()
         if frames.pending or self._pending or self._unpacking is not None or self.unprocessed:
             self._report_unprocessed()

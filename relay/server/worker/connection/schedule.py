@@ -181,7 +181,8 @@ class Schedule:
         If there are many of them, each of their steps does: clients that are chatting should not
         wait for hundreds of logins.
         """
-        return self.logging_in() < LOGINS_MANY
+        admission = self._admission
+        return admission is None or admission.logging_in(self._clock()) < LOGINS_MANY
 
     @property
     def share(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from functools import partial
@@ -321,7 +322,7 @@ def _build_services(
     return ConnectionServices(
         clock=needs.clock,
         wall_clock_ns=time.time_ns,
-        random_bytes=secrets.token_bytes,
+        random_bytes=os.urandom,
         agent=needs.agent,
         spki=spki,
         spki_hash=spki_hash,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 import sys
 import time
 from functools import partial
@@ -284,7 +284,7 @@ class _Worker:
             tickets=TicketKeys(
                 sha256(self._agent.identity.spki).digest(),
                 context.tickets,
-                secrets.token_bytes,
+                os.urandom,
                 time.monotonic,
             ),
             owner_of=context.scoreboard.owner,
