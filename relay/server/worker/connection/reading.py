@@ -150,7 +150,7 @@ class Reading:
 
     def work(self, now: float) -> None:
         """Process received bytes, up to this connection's share. Raises nothing."""
-        owner, connection = self._owner, self._connection
+        owner = self._owner
         if self._running or owner is None:
             return
         self._running, self._new = True, False
