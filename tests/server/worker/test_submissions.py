@@ -369,3 +369,53 @@ def test_small_pieces_of_a_heavy_sender_are_not_light() -> None:
     _put(submissions, 1000, "known", 1)
     group = submissions.take_light(_in_use, heavy_paused=True)
     assert [int.from_bytes(w.submission.producer) for w in group] == [1000]
+
+
+def test_one_that_waits_alone_is_like_all_others() -> None:
+    """It is in no flow as long as nothing is to be chosen."""
+
+    def alone() -> Submissions:
+        submissions = Submissions()
+        _put(submissions, 1, "known", 1)
+        assert submissions.lone is not None
+        assert (submissions.senders, submissions.count, submissions.bytes) == (1, 1, 1)
+        return submissions
+
+    lone = alone()
+    lone.clear()
+    assert (lone.lone, lone.count, lone.bytes, lone.senders) == (None, 0, 0, 0)
+    assert alone().units() == 1
+    assert _taken(alone()) == [(1, 1)]
+    assert len(alone().take_light(_in_use)) == 1
+    assert len(alone().take_all()) == 1
+    removing = alone()
+    assert len(removing.remove(lambda _: True)) == 1
+    assert (removing.lone, removing.count, removing.bytes) == (None, 0, 0)
+    assert len(alone().remove(lambda _: False)) == 0
+    followed = alone()
+    _put(followed, 1, "known", 2, first=2)
+    assert followed.lone is None
+    assert _taken(followed) == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_what_is_given_back_comes_before_one_that_waits_alone() -> None:
+    """A later submission of the same producer may have come during the commit."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 3)
+    group, _ = submissions.take(_in_use, 512, 0)
+    _put(submissions, 1, "known", 1, first=4)
+    assert submissions.lone is not None
+    submissions.give_back(group[1:])
+    assert submissions.lone is None
+    assert _taken(submissions) == [(1, 2), (1, 3), (1, 4)]
+
+
+def test_the_producer_of_one_that_waits_alone_may_be_slow() -> None:
+    """It was found out in a commit during which this one came."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 2)
+    group, _ = submissions.take(_in_use, 512, 0)
+    _put(submissions, 1, "known", 1, first=3)
+    submissions.charge(group, [READS_FREE + 1, 0])
+    assert _taken(submissions, 0) == [], "it waits for its turn among the slow ones"
+    assert _taken(submissions) == [(1, 3)]

@@ -258,3 +258,15 @@ def test_only_unanswered_sends_are_sent_again() -> None:
     home.forget(alone)
     assert run.left == home.window.in_flight == 0
     assert not home.window.flows
+
+
+def test_an_answer_ends_with_the_run() -> None:
+    """It may begin in the middle of one, and tell of more than this one has."""
+    home, sender = Home(), Sender()
+    home.submit(sender, 10)
+    run = home._runs[0]
+    assert [one.counter for one in run.answered(6, 16)] == [7, 8, 9, 10]
+    assert (run.left, run.size, home.window.in_flight) == (6, 6 * SIZE, 6 * SIZE)
+    assert [one.counter for one in run.answered(0, 10)] == [1, 2, 3, 4, 5, 6]
+    assert (run.left, run.size, home.window.in_flight) == (0, 0, 0)
+    assert not home.window.flows
