@@ -190,7 +190,7 @@ class Sends:
             else Stored(ack.epoch, ack.seq, durability_name(ack.durability))
         )
         self._end(sends, send, stored)
-        self._go_on(sends, now)
+        self._continue(sends, now)
 
     def refused(self, envelope: RefusedEnvelope, now: float) -> bool:
         """The server has not stored a send, temporarily or permanently.
@@ -211,7 +211,7 @@ class Sends:
             self._unknown(sends, send, envelope, now)
         else:
             self._never(sends, send, envelope, now)
-        self._go_on(sends, now)
+        self._continue(sends, now)
         return begins
 
     def fail_all(self, error: ClientError) -> None:
@@ -236,7 +236,7 @@ class Sends:
             return None
         self.in_flight -= 1
         if send not in sends.pending:  # it was refused together with one before it
-            self._go_on(sends, now)
+            self._continue(sends, now)
             return None
         return sends, send
 
@@ -329,7 +329,7 @@ class Sends:
                 wait_s = RETRY_S_MIN * 2.0 ** min(sends.pauses, 10)
         sends.go_back(now, wait_s)
 
-    def _go_on(self, sends: RoomSends, now: float) -> None:
+    def _continue(self, sends: RoomSends, now: float) -> None:
         """Continue, if every transmission is answered."""
         if sends.in_flight:
             return

@@ -115,9 +115,9 @@ class Channel:
         schedule = self._services.schedule
         if answer.error is not None:
             log.warning("unwrap_failed", extra={"reason": type(answer.error).__name__})
-            self._go_on(None, self._services.clock())
+            self._continue(None, self._services.clock())
         elif schedule.has_time_for_logins():
-            self._go_on(answer.secret, self._services.clock())
+            self._continue(answer.secret, self._services.clock())
         else:
             self._secret = answer.secret
             schedule.add(self, 0.0, 0)
@@ -128,9 +128,9 @@ class Channel:
         if secret is None:
             return
         self._services.schedule.queue.charge(self, 0.0, KEYS_UNITS, drained=True)
-        self._go_on(secret, now)
+        self._continue(secret, now)
 
-    def _go_on(self, secret: bytes | None, now: float) -> None:
+    def _continue(self, secret: bytes | None, now: float) -> None:
         """Continue the handshake; None: the key agent is unavailable. Raises nothing.
 
         Without it the handshake ends, and the client reconnects.
