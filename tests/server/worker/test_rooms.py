@@ -823,8 +823,8 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     carol = await TestClient.login(cluster.other(LOG), "carol")
     home = cluster.home(LOG)
     alice.send(LOG, 1, 1)
-    carol.send(LOG, 1, 3)
     await alice.acked(LOG, 1)
+    carol.send(LOG, 1, 3)
     await carol.acked(LOG, 3)
     messages = [e for e in stored(home) if e.kind == EntryKind.MESSAGE]
     of_alice = next(e for e in messages if e.sender == "alice")
