@@ -55,6 +55,7 @@ import relay.server.worker.member.subscriptions
 import relay.server.worker.member.window
 import relay.server.worker.process.accepting.balance
 import relay.server.worker.process.accepting.proxy_header
+import relay.server.worker.process.accepting.reserve_descriptor
 import relay.server.worker.process.loop.collector
 import relay.server.worker.process.loop.pace
 import relay.server.worker.process.loop.waiting_processes

@@ -15,13 +15,13 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.server.sources import UNIX, Proxies, named_by
 from relay.server.worker.process.accepting import proxy_header
+from relay.server.worker.process.accepting.reserve_descriptor import ReserveDescriptor
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
@@ -126,7 +126,7 @@ class Acceptor:
         """When each kind of line about proxies was last logged."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
-        self._reserve = _Reserve()
+        self._reserve = ReserveDescriptor(loop)
         self._exhausted = False
         """There are no descriptors: the next attempt is after a pause, not before."""
         self._open = False
@@ -366,24 +366,3 @@ class Acceptor:
 
 class _ClosedSilently(proxy_header.BadHeader):
     """A connection that closes without a byte, as load balancers do to check the port."""
-
-
-class _Reserve:
-    """A descriptor that is reserved for when there are no others."""
-
-    def __init__(self) -> None:
-        self._fd = -1
-
-    def keep(self) -> None:
-        """Reserve a descriptor, if there is one."""
-        if self._fd < 0:
-            with contextlib.suppress(OSError):
-                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-    def give_up(self) -> bool:
-        """Release the descriptor. False: there was none."""
-        if self._fd < 0:
-            return False
-        os.close(self._fd)
-        self._fd = -1
-        return True
