@@ -183,27 +183,35 @@ def hall(scale: Scale) -> Iterator[Hall]:
         stack.callback(os.sched_setaffinity, 0, cores)
         stack.callback(loop.close)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
-        server = loop.run_until_complete(loop.create_server(hall.seat, sock=listener))
+        listener.setblocking(False)
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         port = listener.getsockname()[1]
         reader = spawn.Process(target=_read, args=(port, count, theirs), daemon=True)
         reader.start()
         stack.callback(reader.kill)
-        loop.run_until_complete(_full(hall, count))
+        loop.run_until_complete(_full(hall, listener, count))
         ours.recv()
         yield hall
-        loop.run_until_complete(_empty(hall, server))
+        loop.run_until_complete(_empty(hall))
 
 
-async def _full(hall: Hall, count: int) -> None:
+async def _full(hall: Hall, listener: socket.socket, count: int) -> None:
     async with asyncio.timeout(60):
-        while len(hall.transports) < count:
-            await asyncio.sleep(0.01)
+        for _ in range(count):
+            await _accept(hall, listener)
 
 
-async def _empty(hall: Hall, server: asyncio.AbstractServer) -> None:
-    server.close()
+async def _accept(hall: Hall, listener: socket.socket) -> None:
+    """Accept a connection as a worker does."""
+    loop = asyncio.get_running_loop()
+    sock, _ = await loop.sock_accept(listener)
+    stream = hall.seat()
+    stream.own(sock)
+    await loop.connect_accepted_socket(lambda: stream, sock)
+
+
+async def _empty(hall: Hall) -> None:
     for transport in hall.transports:
         transport.abort()
     await asyncio.sleep(0)

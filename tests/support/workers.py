@@ -409,7 +409,11 @@ class Cluster:
         return self.workers[self.scoreboard.owner(partition_of(log)).worker]
 
     def _look_up(self) -> None:
-        if task := asyncio.current_task():
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return  # no loop runs, so nobody kills meanwhile
+        if task is not None:
             assert self._killing in (None, task), "another task kills workers: see ``kill``"
             self._looking.add(task)
 
