@@ -287,17 +287,22 @@ def starting(
             stream.close()
 
 
+def refused_at(process: subprocess.Popen[str] | Forked, line: str) -> str:
+    """Give the process another line, which ends it; return what it printed about that."""
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    assert process.wait(DEADLINE_S) == 1
+    return process.stderr.read()
+
+
 def test_a_refusal_ends_it_without_another_line(relay: Relay, room: str) -> None:
     """A program that writes a line now and then learns of it at once, not with its next line."""
     with sending(relay, room) as process:
         banned = run_relay("room", "ban", relay.address, room, "bert", "--name", "anna")
         assert banned.returncode == 0, banned.stderr
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write("two\n")
-        process.stdin.flush()
-        assert process.wait(DEADLINE_S) == 1
-        told = process.stderr.read()
+        told = refused_at(process, "two")
         assert told.startswith("relay: line 2 was not stored: BANNED: ")
         assert told.count("\n") == 1
 
@@ -307,12 +312,7 @@ def in_the_next_room(process: subprocess.Popen[str] | Forked, relay: Relay, room
     for name, *command in (("anna", "delete", "--yes"), ("carl", "create")):
         ended = run_relay("room", command[0], relay.address, room, *command[1:], "--name", name)
         assert ended.returncode == 0, ended.stderr
-    assert process.stdin is not None
-    assert process.stderr is not None
-    process.stdin.write("a secret\n")
-    process.stdin.flush()
-    assert process.wait(DEADLINE_S) == 1
-    assert process.stderr.read() == (
+    assert refused_at(process, "a secret") == (
         "relay: line 2 was not stored: NO_SUCH_ROOM: "
         "that room no longer exists; join again for another one of its name\n"
     )

@@ -225,15 +225,22 @@ async def joins_again(client: Client) -> None:
     await client.join(LOG)
 
 
-@pytest.mark.parametrize("how", ["joins", "leaves", "creates", "enters"])
-async def test_what_a_program_means_after_it_was_removed(cluster: Cluster, how: str) -> None:
-    """The room that it was in, until it joins, leaves, creates or enters one."""
+@contextlib.asynccontextmanager
+async def put_out(cluster: Cluster) -> AsyncIterator[tuple[Client, Public]]:
+    """A client whose room was deleted, and the next room of its name, which is not there yet."""
     alice = await private(cluster, "bob")
     room = Public(cluster)
     async with client_at(others(cluster)[0].port, "bob") as bob:
         await bob.join(LOG)
         await done(alice, requests.Delete())
         await unfollowed(bob)
+        yield bob, room
+
+
+@pytest.mark.parametrize("how", ["joins", "leaves", "creates", "enters"])
+async def test_what_a_program_means_after_it_was_removed(cluster: Cluster, how: str) -> None:
+    """The room that it was in, until it joins, leaves, creates or enters one."""
+    async with put_out(cluster) as (bob, room):
         if how == "creates":
             await bob.create_room(LOG)
         else:
@@ -254,12 +261,7 @@ async def test_what_a_program_means_after_it_was_removed(cluster: Cluster, how: 
 
 async def test_a_join_that_fails_changes_nothing(cluster: Cluster) -> None:
     """There is no room then; the next one of the name is not the one that was joined."""
-    alice = await private(cluster, "bob")
-    room = Public(cluster)
-    async with client_at(others(cluster)[0].port, "bob") as bob:
-        await bob.join(LOG)
-        await done(alice, requests.Delete())
-        await unfollowed(bob)
+    async with put_out(cluster) as (bob, room):
         with pytest.raises(NoSuchRoom):
             await bob.join(LOG)
         await room.begins()
